@@ -1,0 +1,5 @@
+"""`python -m rookery` is `rookery`."""
+
+from rookery.cli import main
+
+main()

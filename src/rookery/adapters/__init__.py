@@ -1,0 +1,1 @@
+"""One folder per technology: the only place that knows a driver."""

@@ -1,0 +1,5 @@
+"""Passwords hashed with argon2id."""
+
+from rookery.adapters.argon2.hasher import Argon2Hasher
+
+__all__ = ["Argon2Hasher"]

@@ -1,0 +1,131 @@
+"""The counts along chains, in SQL. Store and ranking share it: on one file a tweet and its count are one write."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from rookery.domain.ids import TweetId
+from rookery.domain.tweets import Link
+from rookery.ports.ranking import Ranked
+
+_ABOVE_ALL = b"\xff" * 17
+
+# Every tweet above the one given, by walking up the parents: one statement, however long the chain.
+_CHANGE_ABOVE = """
+UPDATE ranking SET count = count + ?2 WHERE tweet IN (
+    WITH RECURSIVE above (tweet) AS (
+        SELECT ?1
+        UNION ALL
+        SELECT ranking.parent FROM above JOIN ranking ON ranking.tweet = above.tweet WHERE ranking.parent IS NOT NULL
+    )
+    SELECT tweet FROM above
+)
+"""
+
+
+def add(sql: sqlite3.Connection, link: Link) -> bool:
+    """See `Ranking.add`."""
+    if _is_orphan(sql, link):
+        return False
+    inserted = _insert(sql, link, live=link.live)
+    if inserted and link.live and link.parent:
+        sql.execute(_CHANGE_ABOVE, (link.parent, 1))
+    return True
+
+
+def remove(sql: sqlite3.Connection, link: Link) -> bool:
+    """See `Ranking.remove`."""
+    if _is_orphan(sql, link):
+        return False
+    if _insert(sql, link, live=False):
+        return True
+    ended = sql.execute("UPDATE ranking SET live = 0 WHERE tweet = ? AND live", (link.id,)).rowcount
+    if ended and link.parent:
+        sql.execute(_CHANGE_ABOVE, (link.parent, -1))
+    return True
+
+
+def _is_orphan(sql: sqlite3.Connection, link: Link) -> bool:
+    return bool(link.parent) and not sql.execute("SELECT 1 FROM ranking WHERE tweet = ?", (link.parent,)).fetchone()
+
+
+def _insert(sql: sqlite3.Connection, link: Link, *, live: bool) -> bool:
+    inserted = sql.execute(
+        "INSERT OR IGNORE INTO ranking VALUES (?,?,?,?,?)", (link.id, link.parent, link.initial, link.initial, live)
+    )
+    return bool(inserted.rowcount)
+
+
+def top(sql: sqlite3.Connection, limit: int, after: Ranked | None) -> list[Ranked]:
+    """See `Ranking.top`. Counted tweets by their index; then those with none, which are most, by their ids."""
+    found: list[Ranked] = []
+    if after is None or after.count > 0:
+        bound = (after.count, after.tweet) if after else (1 << 62, _ABOVE_ALL)
+        rows = sql.execute(
+            "SELECT tweet, count FROM ranking WHERE live AND count > 0 AND (count, tweet) < (?, ?)"
+            " ORDER BY count DESC, tweet DESC LIMIT ?",
+            (*bound, limit),
+        )
+        found = [Ranked(TweetId(tweet), count) for tweet, count in rows]
+    if len(found) < limit:
+        below = after.tweet if after and after.count == 0 else _ABOVE_ALL
+        rows = sql.execute(
+            "SELECT tweet FROM ranking WHERE live AND count = 0 AND tweet < ? ORDER BY tweet DESC LIMIT ?",
+            (below, limit - len(found)),
+        )
+        found += [Ranked(TweetId(row[0]), 0) for row in rows]
+    return found
+
+
+def reconcile(sql: sqlite3.Connection, links: Sequence[Link]) -> set[TweetId]:
+    """Make rows agree with the store's links, all but the counts that hang on other tweets; the ids that did not."""
+    wrong = set()
+    for link in links:
+        row = sql.execute("SELECT parent, initial, live FROM ranking WHERE tweet = ?", (link.id,)).fetchone()
+        if row is None:
+            _insert(sql, link, live=link.live)
+        else:
+            # Gone is for ever: a link read as live may have been deleted since.
+            live = bool(row[2]) and link.live
+            if row == (link.parent, link.initial, int(live)):
+                continue
+            sql.execute(
+                "UPDATE ranking SET parent = ?1, initial = ?2, count = count + ?2 - initial, live = ?3"
+                " WHERE tweet = ?4",
+                (link.parent, link.initial, live, link.id),
+            )
+        wrong.add(link.id)
+    return wrong
+
+
+def drift(sql: sqlite3.Connection) -> list[tuple[int, TweetId]]:
+    """By how much each wrong count has to change, counted on one snapshot of the links.
+
+    Changes, not counts: others go on adding meanwhile, and sums commute.
+    """
+    parents: dict[bytes, bytes] = {}
+    waiting: dict[bytes, int] = {}
+    own: dict[bytes, int] = {}
+    for tweet, parent, live in sql.execute("SELECT tweet, parent, live FROM ranking WHERE parent IS NOT NULL"):
+        parents[tweet] = parent
+        waiting[parent] = waiting.get(parent, 0) + 1
+        own[tweet] = live
+    sums: dict[bytes, int] = {}
+    leaves = [tweet for tweet in parents if tweet not in waiting]
+    while leaves:  # from the ends of the chains upwards, each tweet when all below it are summed (Kahn)
+        tweet = leaves.pop()
+        parent = parents[tweet]
+        sums[parent] = sums.get(parent, 0) + sums.get(tweet, 0) + own[tweet]
+        waiting[parent] -= 1
+        if not waiting[parent] and parent in parents:
+            leaves.append(parent)
+    changes = []
+    for tweet, initial, count in sql.execute("SELECT tweet, initial, count FROM ranking"):
+        change = initial + sums.get(tweet, 0) - count
+        if change:
+            changes.append((change, TweetId(tweet)))
+    return changes
+
+
+def change(sql: sqlite3.Connection, changes: Sequence[tuple[int, TweetId]]) -> None:
+    """Apply what `drift` found."""
+    sql.executemany("UPDATE ranking SET count = count + ? WHERE tweet = ?", changes)

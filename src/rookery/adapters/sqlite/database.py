@@ -1,0 +1,215 @@
+"""One SQLite file: a writer thread with group commit, a reader on the event loop, and threads for what takes long."""
+
+import asyncio
+import fcntl
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from rookery.adapters.sqlite.schema import migrate
+from rookery.domain.errors import Conflict, Unavailable
+
+T = TypeVar("T")
+
+BATCH = 256
+"""The most writes committed together. Past some dozens the fsync is shared so widely that more gains nothing."""
+WAITING = 4_096
+"""The most writes that wait for the writer; further callers wait for a place, which slows posting down."""
+BUSY_MILLIS = 5_000
+"""How long to wait for another process's write, say `rookery recount` beside the server."""
+
+
+class ServerLock:
+    """Held by the one server of a file, and let go by the kernel however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Take it, or raise `Conflict` (`database_in_use`)."""
+        with _translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.with_name(path.name + ".lock").open("a")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise Conflict("database_in_use", "A Rookery server is running on this database; stop it first.") from error
+
+    def close(self) -> None:
+        """Let others have it."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(slots=True)
+class _Write(Generic[T]):
+    """A queued write and whom to tell. `run` gets the connection inside a transaction."""
+
+    run: Callable[[sqlite3.Connection], T]
+    loop: asyncio.AbstractEventLoop
+    answer: "asyncio.Future[T]"
+    result: T | None = None
+    error: Exception | None = None
+
+
+class Database:
+    """Connections to one file. `write` is durable (WAL, synchronous=FULL) before it returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file and bring it to this program's schema.
+
+        Raises:
+            Unavailable: `store_unavailable`, when the folder or file can't be written.
+            Conflict: `schema_too_new`, `not_rookery`.
+        """
+        self._path = path
+        with _translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writer = self._connect()
+            writer.execute("PRAGMA journal_mode = WAL")
+            migrate(writer)
+            self.reader = self._connect(read_only=True)
+        self._queue: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
+        self._places = asyncio.Semaphore(WAITING)
+        self._closed = False
+        self._thread = threading.Thread(target=self._write_all, args=(writer,), name="sqlite-writer")
+        self._thread.start()
+
+    async def write(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function in the writer thread and return its result once it is committed, together with its neighbours.
+
+        A domain error undoes this function's changes alone; one of SQLite undoes the whole group, and all are told
+        `Unavailable`.
+        """
+        if self._closed:
+            raise Unavailable("store_unavailable", "The store is closed.")
+        async with self._places:
+            loop = asyncio.get_running_loop()
+            answer: asyncio.Future[T] = loop.create_future()
+            self._queue.put(_Write(run, loop, answer))
+            return await answer
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The event loop's own read-only connection, for reads bounded by a LIMIT."""
+        with _translated():
+            yield self.reader
+
+    async def read_long(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a long read in a thread, on one snapshot of its own."""
+        return await asyncio.to_thread(self._on_snapshot, run)
+
+    async def close(self) -> None:
+        """Commit what waits and close."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self.reader.close()
+
+    def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_MILLIS / 1000,
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def _on_snapshot(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        with _translated():
+            connection = self._connect(read_only=True)
+            try:
+                connection.execute("BEGIN")
+                return run(connection)
+            finally:
+                connection.close()
+
+    def _write_all(self, connection: sqlite3.Connection) -> None:
+        """The writer thread: take what waits, commit it together, answer all at once."""
+        stopped = False
+        while not stopped:
+            batch = []
+            item = self._queue.get()
+            while item is not None:
+                batch.append(item)
+                if len(batch) == BATCH or self._queue.empty():
+                    break
+                item = self._queue.get()
+            stopped = item is None
+            if batch:
+                _commit(connection, batch)
+                _answer(batch)
+        connection.close()
+
+
+def _commit(connection: sqlite3.Connection, batch: list[_Write[Any]]) -> None:
+    try:
+        with _translated():
+            connection.execute("BEGIN IMMEDIATE")
+            for write in batch:
+                _run_one(connection, write)
+            connection.execute("COMMIT")
+    except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it and the thread go on
+        for write in batch:
+            write.error = error
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _run_one(connection: sqlite3.Connection, write: _Write[Any]) -> None:
+    connection.execute("SAVEPOINT one")
+    try:
+        write.result = write.run(connection)
+    except sqlite3.Error:
+        raise
+    except Exception as error:  # noqa: BLE001 - a refusal or a mistake in one write must not fail its neighbours
+        write.error = error
+        connection.execute("ROLLBACK TO one")
+    connection.execute("RELEASE one")
+
+
+def _answer(batch: list[_Write[Any]]) -> None:
+    """Wake each waiting loop once."""
+    for loop in {write.loop for write in batch}:
+        mine = [write for write in batch if write.loop is loop]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, mine)
+
+
+def _settle(batch: list[_Write[Any]]) -> None:
+    for write in batch:
+        if write.answer.done():  # its caller was cancelled; the write stands all the same
+            continue
+        if write.error is not None:
+            write.answer.set_exception(write.error)
+        else:
+            write.answer.set_result(write.result)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what SQLite or the file system says into a domain error. Its text holds paths and queries: it stays here."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise Unavailable("store_unavailable", "The database can't be read or written now.", retry_after=2) from error

@@ -1,0 +1,87 @@
+"""Who follows whom, in SQL. Each function runs inside the caller's transaction."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from rookery.adapters.sqlite import key_rows
+from rookery.adapters.sqlite.user_rows import require_live
+from rookery.domain.errors import Conflict
+from rookery.domain.idempotency import Once
+from rookery.domain.ids import UserId
+
+UNFOLLOWS_KEPT_MILLIS = 3 * 60 * 60 * 1000
+
+_ABOVE_ALL = b"\xff" * 17
+
+
+def add(sql: sqlite3.Connection, follower: UserId, followee: UserId, at: int, *, most: int, once: Once | None) -> bool:
+    """See `Store.follow`."""
+    if once and key_rows.recall(sql, once):
+        return True
+    require_live(sql, follower)
+    require_live(sql, followee)
+    inserted = sql.execute("INSERT OR IGNORE INTO follow VALUES (?,?,?)", (follower, followee, at)).rowcount
+    if inserted:
+        query = "SELECT count(*) FROM (SELECT 1 FROM follow WHERE follower = ? LIMIT ?)"
+        if sql.execute(query, (follower, most + 1)).fetchone()[0] > most:
+            raise Conflict("too_many_followees", f"A user follows at most {most} others.")
+        sql.execute("DELETE FROM unfollow WHERE follower = ? AND followee = ?", (follower, followee))
+    if once:
+        key_rows.record(sql, once, followee)
+    return bool(inserted)
+
+
+def add_many(sql: sqlite3.Connection, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
+    """See `Store.add_follows`."""
+    rows = [(follower, followee, at) for follower, followee in pairs]
+    sql.executemany("DELETE FROM unfollow WHERE follower = ? AND followee = ?", pairs)
+    return sql.executemany("INSERT OR IGNORE INTO follow VALUES (?,?,?)", rows).rowcount
+
+
+def remove(sql: sqlite3.Connection, follower: UserId, followee: UserId, at: int) -> bool:
+    """See `Store.unfollow`."""
+    gone = sql.execute("DELETE FROM follow WHERE follower = ? AND followee = ?", (follower, followee)).rowcount
+    if gone:
+        sql.execute("INSERT OR REPLACE INTO unfollow VALUES (?,?,?)", (follower, followee, at))
+    return bool(gone)
+
+
+def followees(sql: sqlite3.Connection, user: UserId, below: UserId | None, limit: int) -> list[UserId]:
+    """See `Store.followees`."""
+    rows = sql.execute(
+        "SELECT followee FROM follow WHERE follower = ? AND followee < ? ORDER BY followee DESC LIMIT ?",
+        (user, below or _ABOVE_ALL, limit),
+    )
+    return [UserId(row[0]) for row in rows]
+
+
+def followers(sql: sqlite3.Connection, user: UserId, below: UserId | None, limit: int) -> list[UserId]:
+    """See `Store.followers`."""
+    rows = sql.execute(
+        "SELECT follower FROM follow WHERE followee = ? AND follower < ? ORDER BY follower DESC LIMIT ?",
+        (user, below or _ABOVE_ALL, limit),
+    )
+    return [UserId(row[0]) for row in rows]
+
+
+def unfollowed_since(sql: sqlite3.Connection, user: UserId, since: int) -> list[UserId]:
+    """See `Store.unfollowed_since`."""
+    rows = sql.execute("SELECT followee FROM unfollow WHERE follower = ? AND at >= ?", (user, since))
+    return [UserId(row[0]) for row in rows]
+
+
+def remove_some_of(sql: sqlite3.Connection, user: UserId, limit: int) -> int:
+    """Take away so many of a deleted user's follows, both ways; how many went."""
+    gone = 0
+    for column in ("follower", "followee"):
+        gone += sql.execute(
+            "DELETE FROM follow WHERE (follower, followee) IN"  # noqa: S608 - a name from above
+            f" (SELECT follower, followee FROM follow WHERE {column} = ? LIMIT ?)",
+            (user, limit),
+        ).rowcount
+    return gone
+
+
+def forget(sql: sqlite3.Connection, now: int) -> None:
+    """Drop the unfollows that no timeline can still hold an entry of."""
+    sql.execute("DELETE FROM unfollow WHERE at < ?", (now - UNFOLLOWS_KEPT_MILLIS,))

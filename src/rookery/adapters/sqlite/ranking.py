@@ -1,0 +1,59 @@
+"""The ranking in a SQLite file, beside the store or alone."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from rookery.adapters.sqlite import count_rows
+from rookery.adapters.sqlite.database import Database
+from rookery.adapters.sqlite.user_rows import chunks, marks
+from rookery.domain.ids import TweetId
+from rookery.domain.tweets import Link
+from rookery.ports.ranking import Progress, Ranked, Recount
+
+
+class SqliteRanking:
+    """Implements `ports.ranking.Ranking`. The `Database` belongs to whoever opened it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, link: Link) -> bool:
+        return await self._database.write(lambda sql: count_rows.add(sql, link))
+
+    async def remove(self, link: Link) -> bool:
+        return await self._database.write(lambda sql: count_rows.remove(sql, link))
+
+    async def counts(self, tweets: Sequence[TweetId]) -> list[int]:
+        found: dict[bytes, int] = {}
+        with self._database.reading() as sql:
+            for some in chunks(tweets):
+                query = f"SELECT tweet, count FROM ranking WHERE tweet IN ({marks(some)})"  # noqa: S608 - only marks
+                found.update(sql.execute(query, some).fetchall())
+        return [found.get(tweet, 0) for tweet in tweets]
+
+    async def top(self, limit: int, after: Ranked | None = None) -> list[Ranked]:
+        with self._database.reading() as sql:
+            return count_rows.top(sql, limit, after)
+
+    async def recount(self, links: AsyncIterator[Sequence[Link]], progress: Progress) -> Recount:
+        tweets, wrong = 0, set[TweetId]()
+        async for some in links:
+            wrong |= await self._reconcile(some)
+            tweets += len(some)
+            progress(len(some))
+        changes = await self._database.read_long(count_rows.drift)
+        for part in chunks(changes):
+            await self._change(part)
+        return Recount(tweets, len(wrong | {tweet for _, tweet in changes}))
+
+    async def _reconcile(self, links: Sequence[Link]) -> set[TweetId]:
+        return await self._database.write(lambda sql: count_rows.reconcile(sql, links))
+
+    async def _change(self, changes: Sequence[tuple[int, TweetId]]) -> None:
+        await self._database.write(lambda sql: count_rows.change(sql, changes))
+
+    async def check(self) -> None:
+        with self._database.reading() as sql:
+            sql.execute("SELECT 1 FROM ranking LIMIT 1").fetchone()
+
+    async def close(self) -> None:
+        """Nothing of its own to let go."""

@@ -1,0 +1,127 @@
+"""The tables, as numbered migrations. One that was released is never changed: a new one is added behind it."""
+
+import sqlite3
+
+from rookery.domain.errors import Conflict
+
+APPLICATION_ID = 0x526F6F6B  # "Rook", so that `file` and we ourselves know the file by its head
+
+_FIRST = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('secret', randomblob(32));
+
+CREATE TABLE user (
+    id BLOB PRIMARY KEY,
+    name TEXT NOT NULL,
+    name_key TEXT NOT NULL UNIQUE,
+    display_name TEXT NOT NULL,
+    password_hash TEXT,
+    is_admin INTEGER NOT NULL,
+    deleted INTEGER NOT NULL DEFAULT 0,
+    purged INTEGER NOT NULL DEFAULT 0,
+    fanout INTEGER NOT NULL DEFAULT 0,
+    fanout_since INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX user_to_purge ON user (id) WHERE deleted AND NOT purged;
+CREATE INDEX user_by_fanout ON user (id) WHERE fanout != 0;
+
+CREATE TABLE token (hash BLOB PRIMARY KEY, user BLOB NOT NULL REFERENCES user (id)) STRICT, WITHOUT ROWID;
+CREATE INDEX token_by_user ON token (user);
+
+CREATE TABLE follow (
+    follower BLOB NOT NULL REFERENCES user (id),
+    followee BLOB NOT NULL REFERENCES user (id),
+    at INTEGER NOT NULL,
+    PRIMARY KEY (follower, followee)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX follow_by_followee ON follow (followee, follower);
+
+CREATE TABLE unfollow (
+    follower BLOB NOT NULL,
+    followee BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (follower, followee)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX unfollow_by_time ON unfollow (at);
+
+CREATE TABLE tweet (
+    id BLOB PRIMARY KEY,
+    author BLOB NOT NULL REFERENCES user (id),
+    title TEXT NOT NULL,
+    body TEXT NOT NULL,
+    retweet BLOB REFERENCES tweet (id),
+    root BLOB,
+    depth INTEGER NOT NULL,
+    initial INTEGER NOT NULL,
+    deleted INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tweet_by_author ON tweet (author, id) WHERE NOT deleted;
+
+-- Apart from tweet, as the ranking may stand without a store beside it, and counting must not rewrite texts.
+CREATE TABLE ranking (
+    tweet BLOB PRIMARY KEY,
+    parent BLOB,
+    initial INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    live INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- Most tweets are never retweeted: those stay out of the index, and the newest of them are found by their ids.
+CREATE INDEX ranking_top ON ranking (count, tweet) WHERE live AND count > 0;
+
+CREATE TABLE idempotency (
+    key BLOB PRIMARY KEY,
+    digest BLOB NOT NULL,
+    made BLOB NOT NULL,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_time ON idempotency (at);
+"""
+
+MIGRATIONS = (_FIRST,)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a file up to this program's schema, one transaction a step. Safe beside another process doing the same.
+
+    Raises:
+        Conflict: `not_rookery` for somebody else's SQLite file, `schema_too_new` for one of a later Rookery.
+    """
+    while True:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = _version(connection)
+            if version == len(MIGRATIONS):
+                return
+            for statement in _statements(MIGRATIONS[version]):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if owner != APPLICATION_ID and tables:
+        raise Conflict("not_rookery", "The database file belongs to another program.")
+    if version > len(MIGRATIONS):
+        raise Conflict(
+            "schema_too_new",
+            f"The database has schema {version}, this Rookery knows up to {len(MIGRATIONS)}: use a newer Rookery.",
+        )
+    return version
+
+
+def _statements(script: str) -> list[str]:
+    """The statements one by one, as `executescript` would commit the open transaction first."""
+    found, pending = [], ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            found.append(pending)
+            pending = ""
+    return found

@@ -1,0 +1,155 @@
+"""The store in one SQLite file."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from rookery.adapters.sqlite import follow_rows, key_rows, tweet_rows, user_rows
+from rookery.adapters.sqlite.database import Database
+from rookery.domain.idempotency import Once
+from rookery.domain.ids import TweetId, UserId
+from rookery.domain.tweets import TweetRecord
+from rookery.domain.users import FanoutState, UserCounts, UserRecord
+from rookery.ports.store import Below, Credentials, FanoutChange, Written
+
+
+class SqliteStore:
+    """Implements `ports.store.Store`. The `Database` belongs to whoever opened it.
+
+    With `counts` the ranking is in the same file and is told in the transaction of each tweet, so no count is owed.
+    """
+
+    def __init__(self, database: Database, *, counts: bool) -> None:
+        self._database = database
+        self._counts = counts
+
+    async def add_user(self, user: UserRecord, credentials: Credentials, once: Once | None = None) -> UserId:
+        return await self._database.write(lambda sql: user_rows.add(sql, user, credentials, once))
+
+    async def users(self, ids: Sequence[UserId]) -> Mapping[UserId, UserRecord]:
+        with self._database.reading() as sql:
+            return user_rows.by_ids(sql, ids)
+
+    async def user_by_name(self, name: str) -> UserRecord | None:
+        with self._database.reading() as sql:
+            return user_rows.by_name(sql, name)
+
+    async def list_users(self, after: str, limit: int) -> Sequence[UserRecord]:
+        with self._database.reading() as sql:
+            return user_rows.listed(sql, after, limit)
+
+    async def user_counts(self, user: UserId) -> UserCounts:
+        with self._database.reading() as sql:
+            counted = user_rows.counts(sql, user, user_rows.COUNTED_AT_ONCE)
+        if max(counted.followers, counted.followees, counted.tweets) < user_rows.COUNTED_AT_ONCE:
+            return counted
+        return await self._database.read_long(lambda sql: user_rows.counts(sql, user))
+
+    async def delete_user(self, user: UserId) -> bool:
+        return await self._database.write(lambda sql: user_rows.delete(sql, user))
+
+    async def users_to_purge(self, limit: int) -> Sequence[UserId]:
+        with self._database.reading() as sql:
+            return user_rows.to_purge(sql, limit)
+
+    async def purge_user(self, user: UserId, limit: int) -> Sequence[Written] | None:
+        def step(sql: sqlite3.Connection) -> Sequence[Written] | None:
+            deleted = tweet_rows.delete_some_of(sql, user, limit, counts=self._counts)
+            if deleted or follow_rows.remove_some_of(sql, user, limit):
+                return deleted
+            user_rows.mark_purged(sql, user)
+            return None
+
+        return await self._database.write(step)
+
+    async def password_hash(self, user: UserId) -> str | None:
+        with self._database.reading() as sql:
+            return user_rows.password_hash(sql, user)
+
+    async def add_token(self, user: UserId, token_hash: bytes, once: Once | None = None) -> None:
+        await self._database.write(lambda sql: user_rows.add_token(sql, user, token_hash, once))
+
+    async def token_owner(self, token_hash: bytes) -> UserRecord | None:
+        with self._database.reading() as sql:
+            return user_rows.token_owner(sql, token_hash)
+
+    async def revoke_token(self, token_hash: bytes) -> None:
+        await self._database.write(lambda sql: user_rows.revoke(sql, token_hash))
+
+    async def revoke_tokens(self, user: UserId) -> int:
+        return await self._database.write(lambda sql: user_rows.revoke_all(sql, user))
+
+    async def recall(self, once: Once) -> bytes | None:
+        with self._database.reading() as sql:
+            return key_rows.recall(sql, once)
+
+    async def follow(self, follower: UserId, followee: UserId, at: int, most: int, once: Once | None = None) -> bool:
+        return await self._database.write(
+            lambda sql: follow_rows.add(sql, follower, followee, at, most=most, once=once)
+        )
+
+    async def add_follows(self, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
+        return await self._database.write(lambda sql: follow_rows.add_many(sql, pairs, at))
+
+    async def unfollow(self, follower: UserId, followee: UserId, at: int) -> bool:
+        return await self._database.write(lambda sql: follow_rows.remove(sql, follower, followee, at))
+
+    async def followees(self, user: UserId, below: UserId | None, limit: int) -> Sequence[UserId]:
+        with self._database.reading() as sql:
+            return follow_rows.followees(sql, user, below, limit)
+
+    async def followers(self, user: UserId, below: UserId | None, limit: int) -> Sequence[UserId]:
+        with self._database.reading() as sql:
+            return follow_rows.followers(sql, user, below, limit)
+
+    async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
+        with self._database.reading() as sql:
+            return follow_rows.unfollowed_since(sql, user, since)
+
+    async def add_tweet(self, tweet: TweetRecord, most_depth: int, once: Once | None = None) -> Written:
+        return await self._database.write(lambda sql: tweet_rows.add(sql, tweet, most_depth, once, counts=self._counts))
+
+    async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
+        return await self._database.write(lambda sql: tweet_rows.add_many(sql, tweets, counts=self._counts))
+
+    async def tweets(self, ids: Sequence[TweetId]) -> Mapping[TweetId, TweetRecord]:
+        with self._database.reading() as sql:
+            return tweet_rows.by_ids(sql, ids)
+
+    async def tails(self, wanted: Sequence[Below], limit: int) -> Sequence[Sequence[bytes]]:
+        with self._database.reading() as sql:
+            return tweet_rows.tails(sql, wanted, limit)
+
+    async def delete_tweet(self, tweet: TweetId) -> Written:
+        return await self._database.write(lambda sql: tweet_rows.delete(sql, tweet, counts=self._counts))
+
+    async def walk_tweets(self, after: TweetId, limit: int) -> Sequence[TweetRecord]:
+        with self._database.reading() as sql:
+            return tweet_rows.walk(sql, after, limit)
+
+    async def set_fanout(self, author: UserId, old: FanoutState, new: FanoutState, at: int) -> bool:
+        return await self._database.write(lambda sql: user_rows.set_fanout(sql, author, old, new, at))
+
+    async def fanout_changes(self) -> Sequence[FanoutChange]:
+        with self._database.reading() as sql:
+            return user_rows.fanout_changes(sql)
+
+    async def secret(self) -> bytes:
+        with self._database.reading() as sql:
+            secret: bytes = sql.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()[0]
+        return secret
+
+    async def check(self) -> None:
+        def probe(sql: sqlite3.Connection) -> None:
+            sql.execute("INSERT OR REPLACE INTO meta VALUES ('probe', randomblob(8))")
+
+        await self._database.write(probe)
+
+    async def tidy(self, now: int) -> None:
+        def forget(sql: sqlite3.Connection) -> None:
+            key_rows.forget(sql, now)
+            follow_rows.forget(sql, now)
+
+        await self._database.write(forget)
+
+    async def close(self) -> None:
+        """Nothing of its own to let go."""

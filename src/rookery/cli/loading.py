@@ -1,0 +1,6 @@
+"""placeholder"""
+
+from cyclopts import App
+
+
+def add_to(app: App) -> None: ...

@@ -1,0 +1,34 @@
+"""What the commands print: results on stdout, everything else on stderr."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rookery.ports.ranking import Progress as Advance
+
+
+def say(line: str) -> None:
+    """A line of the result."""
+    print(line)
+
+
+def tell(line: str) -> None:
+    """A line for whoever looks on."""
+    print(line, file=sys.stderr)
+
+
+def complain(line: str) -> None:
+    """One error in one line."""
+    print(f"rookery: {line}", file=sys.stderr)
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Advance]:
+    """A progress bar on stderr while the work goes on; call what it gives with how much more is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)

@@ -1,0 +1,447 @@
+"""Settings: defaults, overridden by a TOML file, that by the environment, and that by the command line's flags.
+
+Every value given is checked, also one that a higher source overrides: no fault waits for the day the override goes.
+All faults are reported together, each with where it came from.
+"""
+# ruff: noqa: RUF009 - `_setting` calls `field`
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+# A new kind of store, cache or ranking is one more word here; `wiring` says what it means.
+StoreKind = Literal["sqlite"]
+CacheKind = Literal["memory"]
+RankingKind = Literal["sqlite"]
+
+Auth = Literal["token", "open"]
+Reads = Literal["public", "token"]
+Registration = Literal["open", "closed"]
+Switch = Literal["on", "off"]
+LogFormat = Literal["auto", "json", "pretty"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+PullThreshold = int | Literal["auto", "off"]
+Network = IPv4Network | IPv6Network
+FlagValue = str | int | bool | Sequence[str] | None
+
+DEFAULT_FILE = Path("/etc/rookery/rookery.toml")
+ENV_PREFIX = "ROOKERY_"
+FILE_VARIABLE = "ROOKERY_CONFIG"
+
+# With a cache in the process only resident timelines are walked, so even a celebrity's tweet is cheap to push.
+IN_PROCESS_CACHES: frozenset[str] = frozenset({"memory"})
+CELEBRITY_FOLLOWERS = 10_000
+
+_MOST = 2**63 - 1  # the largest integer that TOML promises
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+_TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_SIZE = re.compile(r"([0-9]{1,19}) ?(B|[KMGT]i?B|)", re.ASCII | re.IGNORECASE)
+_UNITS = {"": 1, "b": 1} | {
+    letter + suffix: base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for suffix, base in (("b", 1000), ("ib", 1024))
+}
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # the underscore is for names that containers go by
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:\[([^]]+)]|([^]\[:]+))(?::([0-9]{1,5}))?")
+_OWN_PORTS = {"http": 80, "https": 443}
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """The settings can't be used. `faults` has one line for each thing that is wrong with them."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults: tuple[str, ...] = tuple(line if line.isprintable() else repr(line)[1:-1] for line in faults)
+        super().__init__("\n".join(self.faults))
+
+
+# What a setting may hold
+
+
+@dataclass(frozen=True, slots=True)
+class ValueType(Generic[T]):
+    """A type of value, with the words for it.
+
+    `read` makes a setting's value from one as TOML gives it, or None from one that doesn't fit.
+    `lex` turns the text of a variable or flag into what TOML would have given; what it can't turn it leaves to `read`.
+    """
+
+    words: str
+    read: Callable[[object], T | None]
+    lex: Callable[[str], object] = str
+
+    def check(self, value: object) -> T:
+        """What `read` gives. Raises ValueError with the reason when that is nothing."""
+        read = self.read(value)
+        if read is None:
+            raise ValueError(f"{value!r} is not {self.words}")
+        return read
+
+
+def _integer(text: str) -> object:
+    return int(text) if _INTEGER.fullmatch(text) else text
+
+
+def _whole(least: int, most: int = _MOST) -> ValueType[int]:
+    def read(value: object) -> int | None:
+        # isinstance would take true for 1
+        return value if type(value) is int and least <= value <= most else None
+
+    words = f"a whole number of at least {least}" if most == _MOST else f"a whole number from {least} to {most}"
+    return ValueType(words, read, _integer)
+
+
+def _one_of(literal: object) -> ValueType[Any]:
+    choices = get_args(literal)
+    words = " or ".join(f'"{choice}"' for choice in choices)
+    return ValueType(words, lambda value: value if value in choices else None)
+
+
+def _parsed(words: str, parse: Callable[[str], T]) -> ValueType[T]:
+    """Text that `parse` reads; it raises ValueError for what it can't."""
+
+    def read(value: object) -> T | None:
+        with suppress(ValueError):
+            return parse(value) if isinstance(value, str) else None
+        return None
+
+    return ValueType(words, read)
+
+
+def _list_of(words: str, item: ValueType[T]) -> ValueType[tuple[T, ...]]:
+    def read(value: object) -> tuple[T, ...] | None:
+        if not isinstance(value, list | tuple):
+            return None
+        items, faults = [], []
+        for each in value:
+            try:
+                items.append(item.check(each))
+            except ValueError as error:
+                faults.append(str(error))
+        if faults:
+            raise ValueError("; ".join(faults))
+        return tuple(items)
+
+    def lex(text: str) -> object:
+        return [part.strip() for part in text.split(",")] if text.strip() else []
+
+    return ValueType(f"a list of {words}", read, lex)
+
+
+def _bool(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _size(value: object) -> int | None:
+    if isinstance(value, str) and (written := _SIZE.fullmatch(value)):
+        value = int(written[1]) * _UNITS[written[2].lower()]
+    return _whole(0).read(value)
+
+
+def _threshold(value: object) -> PullThreshold | None:
+    if value == "auto" or value == "off":  # noqa: PLR1714 - mypy narrows by `==` only
+        return value
+    return _whole(0).read(value)
+
+
+def _folder(text: str) -> Path:
+    # No shell expands the ~ in `--data=~/x`, nor in a file, and a folder called "~" invites an `rm -r ~`.
+    if not text.strip() or text.startswith("~") or "\0" in text:
+        raise ValueError
+    return Path(text)
+
+
+def _host(text: str) -> str:
+    with suppress(ValueError):
+        return str(ip_address(text))
+    # A last label of digits is a mistyped address, which some resolvers would still read as one (127.1).
+    if len(text) > 253 or not _HOST_NAME.fullmatch(text) or text.rpartition(".")[2].isdigit():
+        raise ValueError
+    return text.lower()
+
+
+def _origin(text: str) -> str:
+    """The origin as a browser writes it: in lower case, without the scheme's own port."""
+    if not (written := _ORIGIN.fullmatch(text)):
+        raise ValueError
+    scheme, address, name, port = written.groups()
+    scheme = scheme.lower()
+    origin = f"{scheme}://{_host(name)}" if name else f"{scheme}://[{IPv6Address(address)}]"
+    if port is None or int(port) == _OWN_PORTS.get(scheme):
+        return origin
+    return f"{origin}:{_whole(1, 65535).check(int(port))}"
+
+
+_BOOL = ValueType("true or false", _bool, lambda text: _TRUTHS.get(text.lower(), text))
+_BYTES = ValueType("a size in bytes, such as 0, 64MB or 256 MiB", _size, _integer)
+_THRESHOLD: ValueType[PullThreshold] = ValueType(
+    '"auto" or "off" or a whole number of at least 0', _threshold, _integer
+)
+_FOLDER = _parsed("a folder's path, written in full (~ is not expanded)", _folder)
+_HOST = _parsed("an IP address or a host name", _host)
+_HOSTS = _list_of("IP addresses and host names", _HOST)
+_ORIGINS = _list_of("origins", _parsed("an origin (scheme://host or scheme://host:port)", _origin))
+_NETWORKS = _list_of("IP addresses and networks", _parsed("an IP address or a network such as 10.0.0.0/8", ip_network))
+
+
+# The settings
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What is known of a setting before it has a value. `default_text` is its default as a flag would write it."""
+
+    name: str
+    value_type: ValueType[Any]
+    default_text: str
+    help: str
+
+    @property
+    def attribute(self) -> str:
+        """Its name in Settings."""
+        return self.name.replace(".", "_")
+
+    @property
+    def env(self) -> str:
+        """Its environment variable."""
+        return ENV_PREFIX + self.attribute.upper()
+
+    @property
+    def flag(self) -> str:
+        """Its flag on the command line."""
+        return "--" + self.attribute.replace("_", "-")
+
+
+def _setting(name: str, value_type: ValueType[T], default: str, meaning: str) -> T:
+    value: T = field(
+        default=value_type.check(value_type.lex(default)),
+        metadata={"spec": Spec(name, value_type, default, meaning)},
+    )
+    return value
+
+
+_DATA = Spec(
+    "data",
+    _FOLDER,
+    "$XDG_STATE_HOME/rookery or ~/.local/state/rookery; for root and without a HOME /var/lib/rookery",
+    "The folder for everything that Rookery writes.",
+)
+
+
+def _state_folder(environ: Mapping[str, str]) -> str:
+    home, state = environ.get("HOME"), environ.get("XDG_STATE_HOME", "")
+    if os.geteuid() == 0:
+        return "/var/lib/rookery"
+    if state.startswith("/"):  # the XDG specification has relative paths ignored
+        return f"{state}/rookery"
+    return f"{home}/.local/state/rookery" if home else "/var/lib/rookery"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings. Those from `load` have passed every check; a test may build its own, from the same defaults."""
+
+    host: str = _setting("host", _HOST, "127.0.0.1", "The address to listen on.")
+    port: int = _setting("port", _whole(0, 65535), "5000", "The port to listen on; 0 picks a free one.")
+    data: Path = field(metadata={"spec": _DATA})
+
+    store: StoreKind = _setting("store", _one_of(StoreKind), "sqlite", "What keeps users, follows and tweets.")
+    cache: CacheKind = _setting("cache", _one_of(CacheKind), "memory", "What keeps timelines and tweets at hand.")
+    cache_bytes: int = _setting("cache.bytes", _BYTES, "256 MiB", "Memory for the cache; 0 turns it off.")
+    ranking: RankingKind = _setting("ranking", _one_of(RankingKind), "sqlite", "What counts retweets.")
+
+    auth: Auth = _setting("auth", _one_of(Auth), "token", "open: without tokens, anyone may act as anyone.")
+    open_on_network: bool = _setting("open_on_network", _BOOL, "false", "Allow auth = open to other machines.")
+    reads: Reads = _setting("reads", _one_of(Reads), "public", "Whether reading takes a token.")
+    registration: Registration = _setting("registration", _one_of(Registration), "open", "Whether anyone may sign up.")
+
+    rate_limit: Switch = _setting("rate_limit", _one_of(Switch), "on", "Whether requests are limited.")
+    rate_limit_token: int = _setting("rate_limit.token", _whole(1), "1200", "Requests a minute for one token.")
+    rate_limit_address: int = _setting(
+        "rate_limit.address", _whole(1), "2400", "Requests a minute for one address, for callers without a token."
+    )
+
+    cors_origins: tuple[str, ...] = _setting("cors_origins", _ORIGINS, "", "Sites whose pages may call the API.")
+    trusted_proxies: tuple[Network, ...] = _setting("trusted_proxies", _NETWORKS, "", "Whose forwarded headers count.")
+    allowed_hosts: tuple[str, ...] = _setting(
+        "allowed_hosts", _HOSTS, "", "Names to answer to with auth = open, besides host and loopback names."
+    )
+
+    max_followees: int = _setting("max_followees", _whole(1), "50000", "How many others a user may follow.")
+    # Counting along a chain of this length holds up a Redis ranking for 2.4 ms.
+    max_chain: int = _setting("max_chain", _whole(1), "1000", "How long a chain of retweets may get.")
+    pull_threshold: PullThreshold = _setting(
+        "pull_threshold",
+        _THRESHOLD,
+        "auto",
+        "Tweets of authors with more followers than this are fetched when feeds are read, not pushed to timelines. "
+        f"auto: off with the cache in the process, otherwise {CELEBRITY_FOLLOWERS}.",
+    )
+
+    log_format: LogFormat = _setting(
+        "log.format", _one_of(LogFormat), "auto", "How log lines look. auto: pretty on a terminal, otherwise json."
+    )
+    log_level: LogLevel = _setting("log.level", _one_of(LogLevel), "info", "The least serious lines that are logged.")
+
+    @property
+    def effective_pull_threshold(self) -> int | None:
+        """Followers above which an author is a celebrity, or None when there are no celebrities."""
+        if self.pull_threshold == "auto":
+            return None if self.cache in IN_PROCESS_CACHES else CELEBRITY_FOLLOWERS
+        return None if self.pull_threshold == "off" else self.pull_threshold
+
+
+SPECS: tuple[Spec, ...] = tuple(each.metadata["spec"] for each in fields(Settings))
+_GROUPS = frozenset(spec.name.partition(".")[0] for spec in SPECS if "." in spec.name)
+
+
+def reference() -> str:
+    """All settings as a Markdown table."""
+    rows = (
+        f"| `{spec.name}` | `{spec.flag}` | `{spec.env}` "
+        f"| {spec.value_type.words} | {spec.default_text or 'none'} | {spec.help} |\n"
+        for spec in SPECS
+    )
+    return "| Setting | Flag | Environment | Type | Default | Meaning |\n|---|---|---|---|---|---|\n" + "".join(rows)
+
+
+# Where they come from
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, and for each by its name where its value came from, such as "default" or "flag --port"."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    spec: Spec
+    value: object
+    source: str
+
+
+def load(*, flags: Mapping[str, FlagValue], environ: Mapping[str, str], file: Path | None = None) -> Loaded:
+    """Put the settings together.
+
+    Args:
+        flags: values by setting name, as text or as TOML would give them; None is a flag that was not used.
+        environ: the environment, its other variables included.
+        file: the file that --config names. Without it ROOKERY_CONFIG names one; without that /etc/rookery/rookery.toml
+            is read if it exists.
+
+    Raises:
+        ConfigError: with all faults of all sources.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    faults: list[str] = []
+    faulty: set[str] = set()
+    for given in chain(_defaults(environ), _from_file(file, environ), _from_environment(environ), _from_flags(flags)):
+        if isinstance(given, str):
+            faults.append(given)
+            continue
+        name = given.spec.name
+        try:
+            values[name] = given.spec.value_type.check(given.value)
+            sources[name] = given.source
+        except ValueError as error:
+            faults.append(f"{name}: {error} ({given.source})")
+            faulty.add(name)
+    if not faulty & {"auth", "host", "open_on_network"}:
+        faults.extend(_open_to_strangers(values, sources))
+    if faults:
+        raise ConfigError(faults)
+    settings = Settings(**{spec.attribute: values[spec.name] for spec in SPECS})
+    return Loaded(settings, MappingProxyType(sources))
+
+
+def _defaults(environ: Mapping[str, str]) -> Iterator[_Given]:
+    for spec in SPECS:
+        text = _state_folder(environ) if spec is _DATA else spec.default_text
+        yield _Given(spec, spec.value_type.lex(text), "default")
+
+
+def _from_file(file: Path | None, environ: Mapping[str, str]) -> Iterator[_Given | str]:
+    path, named_by = DEFAULT_FILE, "default"
+    if file is not None:
+        path, named_by = file, "flag --config"
+    elif FILE_VARIABLE in environ:
+        path, named_by = Path(environ[FILE_VARIABLE]), f"environment {FILE_VARIABLE}"
+    try:
+        with path.open("rb") as opened:
+            entries = list(_flatten(tomllib.load(opened)))
+    except OSError as error:
+        if named_by != "default" or not isinstance(error, FileNotFoundError):
+            yield f"{path}: can't be read: {error.strerror} ({named_by})"
+        return
+    except (ValueError, RecursionError) as error:
+        yield f"{path}: is not TOML: {error} ({named_by})"
+        return
+    known = {spec.name: spec for spec in SPECS}
+    for key, value in entries:
+        yield _Given(known[key], value, str(path)) if key in known else _unknown(key, known, str(path))
+
+
+def _flatten(table: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted names and values. `cache.kind` is `cache`, so that a kind and its options share a table."""
+    for key, value in table.items():
+        name = above + (f'"{key}"' if "." in key else key)
+        if isinstance(value, dict) and (value or name in _GROUPS):
+            yield from _flatten(value, f"{name}.")
+        else:
+            yield name.removesuffix(".kind"), value
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given | str]:
+    known = {spec.env: spec for spec in SPECS}
+    for variable, text in sorted(environ.items()):
+        if spec := known.get(variable):
+            yield _Given(spec, spec.value_type.lex(text), f"environment {variable}")
+        elif variable.startswith(ENV_PREFIX) and variable != FILE_VARIABLE:
+            yield _unknown(variable, [*known, FILE_VARIABLE], "environment")
+
+
+def _from_flags(flags: Mapping[str, FlagValue]) -> Iterator[_Given | str]:
+    known = {spec.name: spec for spec in SPECS}
+    for name, value in flags.items():
+        if value is not None and (spec := known.get(name)):
+            lexed = spec.value_type.lex(value) if isinstance(value, str) else value
+            yield _Given(spec, lexed, f"flag {spec.flag}")
+        elif value is not None:
+            yield _unknown(name, known, "flags")
+
+
+def _unknown(key: str, known: Iterable[str], source: str) -> str:
+    # Compared without what all of them share, which would make any two alike.
+    bare = {name.removeprefix(ENV_PREFIX).casefold(): name for name in known}
+    nearest = difflib.get_close_matches(key.removeprefix(ENV_PREFIX).casefold(), bare, n=1)
+    hint = f"; did you mean {bare[nearest[0]]}?" if nearest else ""
+    return f"{key}: no such setting{hint} ({source})"
+
+
+def _open_to_strangers(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
+    if values["auth"] == "open" and not values["open_on_network"] and not _is_loopback(values["host"]):
+        yield (
+            f"auth: open lets anyone act as anyone ({sources['auth']}), and others can reach host {values['host']} "
+            f"({sources['host']}); listen on 127.0.0.1, or set open_on_network to true"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"

@@ -1,0 +1,71 @@
+"""What a text may be. Lengths count grapheme clusters (UAX #29), which is what a reader sees as characters."""
+
+import unicodedata
+
+import regex
+
+from rookery.domain.errors import BrokenRule
+
+MAX_BODY = 280
+MAX_BODY_CODE_POINTS = 2_000
+MAX_TITLE = 140
+MAX_TITLE_CODE_POINTS = 1_000
+MAX_DISPLAY_NAME = 50
+MAX_DISPLAY_NAME_CODE_POINTS = 200
+
+# A code point of NFC stands for at most four of its source (U+1FA7 is omega and three marks), so a text longer than
+# this can't come within its limit, and need not be normalised to know it.
+_MOST_COMPOSED = 4
+_CLUSTER = regex.compile(r"\X")
+_REFUSED = regex.compile(r"[\p{Cs}[\p{Cc}--[\n\t]]]", regex.V1)
+_REFUSED_IN_LINE = regex.compile(r"[\p{Cs}\p{Cc}]", regex.V1)
+
+
+def clean_body(text: str, *, may_be_empty: bool) -> str:
+    """The body of a tweet, normalised.
+
+    Raises:
+        BrokenRule: `body_empty`, `body_too_long`, `body_characters`.
+    """
+    clean = _clean("body", text, MAX_BODY, MAX_BODY_CODE_POINTS, _REFUSED)
+    if not clean and not may_be_empty:
+        raise BrokenRule("body_empty", "A tweet needs a body.")
+    return clean
+
+
+def clean_title(text: str) -> str:
+    """The title of a tweet, normalised; it may be empty.
+
+    Raises:
+        BrokenRule: `title_too_long`, `title_characters`.
+    """
+    return _clean("title", text, MAX_TITLE, MAX_TITLE_CODE_POINTS, _REFUSED)
+
+
+def clean_display_name(text: str) -> str:
+    """A person's name as shown, on one line.
+
+    Raises:
+        BrokenRule: `display_name_too_long`, `display_name_characters`.
+    """
+    return _clean("display_name", text, MAX_DISPLAY_NAME, MAX_DISPLAY_NAME_CODE_POINTS, _REFUSED_IN_LINE)
+
+
+def _clean(field: str, text: str, limit: int, code_points: int, refused: "regex.Pattern[str]") -> str:
+    """Newlines become one kind, then NFC, then the limits: the order matters, as NFC may shorten."""
+    too_long = BrokenRule(
+        f"{field}_too_long", f"The {field} has at most {limit} characters and {code_points} code points."
+    )
+    if len(text) > _MOST_COMPOSED * code_points:
+        raise too_long
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if refused.search(text):
+        raise BrokenRule(f"{field}_characters", f"The {field} holds a control character.")
+    text = unicodedata.normalize("NFC", text)
+    if len(text) > code_points or (len(text) > limit and _clusters(text) > limit):
+        raise too_long
+    return text
+
+
+def _clusters(text: str) -> int:
+    return sum(1 for _ in _CLUSTER.finditer(text))

@@ -1,0 +1,135 @@
+"""Tweets: what is stored of them, what is shown of them, and how a shown one is put together from its cached part."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+
+from rookery.domain.ids import TweetId, UserId, time_of
+
+
+class TweetRecord(Struct, frozen=True):
+    """A tweet as the store keeps it. A deleted one keeps its place in its chain and nothing of its text."""
+
+    id: TweetId
+    author: UserId
+    title: str
+    body: str
+    retweet: TweetId | None = None
+    root: TweetId | None = None
+    """The first tweet of the chain; None for a tweet that retweets nothing and so is a root itself."""
+    depth: int = 0
+    """How many tweets are above it in its chain."""
+    initial: int = 0
+    """What `count_retweet` starts from."""
+    deleted: bool = False
+
+
+class Link(Struct, frozen=True):
+    """A tweet's place in its chain: all that the ranking knows of it."""
+
+    id: TweetId
+    parent: TweetId | None
+    root: TweetId
+    depth: int
+    initial: int
+    live: bool = True
+
+
+def link_of(record: TweetRecord) -> Link:
+    """The place in its chain of a stored tweet."""
+    return Link(
+        id=record.id,
+        parent=record.retweet,
+        root=record.root or record.id,
+        depth=record.depth,
+        initial=record.initial,
+        live=not record.deleted,
+    )
+
+
+class Tweet(Struct, frozen=True):
+    """A tweet as everyone sees it."""
+
+    id: UUID
+    user_id: UUID
+    title: str
+    body: Annotated[str, Meta(examples=["Hello, world"])]
+    retweet: Annotated[UUID | None, Meta(description="The tweet that this one retweets.")]
+    created_at: datetime
+    user_name: Annotated[str, Meta(examples=["ada"])]
+    count_retweet: Annotated[
+        int | None, Meta(description="Null while the ranking can't be reached; tweets go on without it.")
+    ]
+
+
+class ChainedTweet(Struct, frozen=True):
+    """A tweet in its chain. Of a deleted one only its place is left: no author, no text, no count."""
+
+    id: UUID
+    user_id: UUID | None
+    title: str
+    body: str
+    retweet: UUID | None
+    created_at: datetime
+    user_name: str | None
+    count_retweet: int | None
+    deleted: bool
+
+
+class _Fragment(Struct, frozen=True):
+    """The part of a `Tweet` that never changes, in its order. Name and count come behind it."""
+
+    id: UUID
+    user_id: UUID
+    title: str
+    body: str
+    retweet: UUID | None
+    created_at: datetime
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def fragment_of(record: TweetRecord) -> bytes:
+    """The cacheable part of a tweet: JSON without its closing brace, without count and author's name."""
+    return _encode(
+        _Fragment(
+            id=UUID(bytes=record.id),
+            user_id=UUID(bytes=record.author),
+            title=record.title,
+            body=record.body,
+            retweet=UUID(bytes=record.retweet) if record.retweet else None,
+            created_at=time_of(record.id),
+        )
+    )[:-1]
+
+
+def complete(fragment: bytes, user_name: str, count: int | None) -> bytes:
+    """The JSON of a `Tweet` from its cached fragment, its author's handle (ASCII, nothing to escape) and its count."""
+    number = "null" if count is None else count
+    return b'%b,"user_name":"%b","count_retweet":%b}' % (fragment, user_name.encode(), str(number).encode())
+
+
+def place_of(record: TweetRecord) -> bytes:
+    """The JSON of a `ChainedTweet` that was deleted."""
+    return _encode(
+        ChainedTweet(
+            id=UUID(bytes=record.id),
+            user_id=None,
+            title="",
+            body="",
+            retweet=UUID(bytes=record.retweet) if record.retweet else None,
+            created_at=time_of(record.id),
+            user_name=None,
+            count_retweet=None,
+            deleted=True,
+        )
+    )
+
+
+def in_chain(tweet: bytes) -> bytes:
+    """The JSON of a `ChainedTweet` that is live, from that of the `Tweet`."""
+    return tweet[:-1] + b',"deleted":false}'

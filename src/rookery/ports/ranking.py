@@ -1,0 +1,73 @@
+"""The ranking: how often each tweet was retweeted along its chains, and which lead."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rookery.domain.ids import TweetId
+from rookery.domain.tweets import Link
+
+Progress = Callable[[int], None]
+"""Told how many more items are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recount:
+    """What a recount found."""
+
+    tweets: int
+    drifted: int
+    """Tweets that were missing, or whose count, initial count or state was wrong. They are right now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A tweet in the top list."""
+
+    tweet: TweetId
+    count: int
+
+
+class Ranking(Protocol):
+    """`count(t) = initial(t) + live tweets whose chain holds t`, for every tweet it was told of.
+
+    Each tweet goes from absent to live to gone and never back. A change is atomic along the whole chain and counts once
+    however often it is retried; `remove` before `add` leaves a tweet gone. Every method raises `Unavailable` when the
+    ranking can't be reached.
+    """
+
+    async def add(self, link: Link) -> bool:
+        """Count a live tweet: it starts from its initial count, and each tweet above it gets 1.
+
+        False when a tweet of its chain is missing here: then nothing changed, and the caller adds those above it first.
+        A link that is not live is put in its place in the chain and counts for nobody.
+        """
+        ...
+
+    async def remove(self, link: Link) -> bool:
+        """Take a deleted tweet out of the top list and its 1 back from each above it. False as for `add`."""
+        ...
+
+    async def counts(self, tweets: Sequence[TweetId]) -> list[int]:
+        """The counts in the order asked, 0 for a tweet it was never told of."""
+        ...
+
+    async def top(self, limit: int, after: Ranked | None = None) -> list[Ranked]:
+        """The live tweets of the greatest counts, the newest first where they are equal, going on behind `after`."""
+        ...
+
+    async def recount(self, links: AsyncIterator[Sequence[Link]], progress: Progress) -> Recount:
+        """Make every count right by the links of the store, while others go on adding and removing."""
+        ...
+
+    async def check(self) -> None:
+        """Return if it can serve.
+
+        Raises:
+            Unavailable: `ranking_unavailable`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of files and connections."""
+        ...

@@ -1,0 +1,215 @@
+"""The store: users, follows and tweets. The only truth; everything else can be rebuilt from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rookery.domain.idempotency import Once
+from rookery.domain.ids import TweetId, UserId
+from rookery.domain.tweets import TweetRecord
+from rookery.domain.users import FanoutState, UserCounts, UserRecord
+
+Below = tuple[UserId, TweetId | None]
+"""An author, and the id below which his tweets are wanted; None for the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a new user may sign in with. The token is kept as its SHA-256 (32 bytes), the password as a slow hash."""
+
+    password_hash: str | None = None
+    token_hash: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A tweet that was added or deleted, as it stands now, and the work that its write still owes."""
+
+    tweet: TweetRecord
+    owes_count: bool
+    """The ranking is not told yet: it lives elsewhere than the store."""
+    repeated: bool = False
+    """Nothing changed, because it had happened before."""
+
+
+@dataclass(frozen=True, slots=True)
+class FanoutChange:
+    """An author on his way between push and pull, and since when (milliseconds since 1970)."""
+
+    author: UserId
+    state: FanoutState
+    since: int
+
+
+class Store(Protocol):
+    """Durable state. A write that returned is durable and seen by every later read of every process.
+
+    Each write is atomic and all or nothing. A write that takes `once` is recorded with it in that same step: the same
+    key and digest again changes nothing and returns what the first one did, for a day; the same key with another digest
+    raises `BrokenRule` (`idempotency_key_reused`). Writes of one process take effect in the order in which they were
+    called, if each was awaited. Every method raises `Unavailable` when the store can't be reached or written; a write
+    that raised it may have taken effect only if it had a key to find that out by.
+
+    Lists are in descending order of id and go on below the id given (keyset pagination).
+    """
+
+    # --- users -------------------------------------------------------------------------------------------------------
+
+    async def add_user(self, user: UserRecord, credentials: Credentials, once: Once | None = None) -> UserId:
+        """Register a user; returns his id, which on a repeated write is the first one's.
+
+        Raises:
+            Conflict: `name_taken`, also for the name of a deleted user.
+        """
+        ...
+
+    async def users(self, ids: Sequence[UserId]) -> Mapping[UserId, UserRecord]:
+        """Those that ever were, deleted ones marked so."""
+        ...
+
+    async def user_by_name(self, name: str) -> UserRecord | None:
+        """By handle, without case; deleted ones marked so."""
+        ...
+
+    async def list_users(self, after: str, limit: int) -> Sequence[UserRecord]:
+        """Users not deleted in ascending order of handle, behind the one given ("" for the first)."""
+        ...
+
+    async def user_counts(self, user: UserId) -> UserCounts:
+        """Counted from rows."""
+        ...
+
+    async def delete_user(self, user: UserId) -> bool:
+        """Mark a user deleted and revoke what he signs in with; the rows stay for `purge_user`. False if he was."""
+        ...
+
+    async def users_to_purge(self, limit: int) -> Sequence[UserId]:
+        """Deleted users who have rows left."""
+        ...
+
+    async def purge_user(self, user: UserId, limit: int) -> Sequence[Written] | None:
+        """One step of taking a deleted user's rows away, so many at most; the tweets deleted by it, None when done."""
+        ...
+
+    # --- what users sign in with -------------------------------------------------------------------------------------
+
+    async def password_hash(self, user: UserId) -> str | None:
+        """What `Hasher.verify` takes."""
+        ...
+
+    async def add_token(self, user: UserId, token_hash: bytes, once: Once | None = None) -> None:
+        """Let a user act by one more token."""
+        ...
+
+    async def token_owner(self, token_hash: bytes) -> UserRecord | None:
+        """Whose token this is; None for a revoked one and one that never was."""
+        ...
+
+    async def revoke_token(self, token_hash: bytes) -> None:
+        """End one token. Ending it twice changes nothing."""
+        ...
+
+    async def revoke_tokens(self, user: UserId) -> int:
+        """End all tokens of a user; how many there were."""
+        ...
+
+    async def recall(self, once: Once) -> bytes | None:
+        """The id (16 bytes) that a recorded write made, None if there was no such write within the day."""
+        ...
+
+    # --- follows -----------------------------------------------------------------------------------------------------
+
+    async def follow(self, follower: UserId, followee: UserId, at: int, most: int, once: Once | None = None) -> bool:
+        """Write that one follows another; False if he did already. `at` in milliseconds since 1970.
+
+        Raises:
+            Conflict: `too_many_followees`, when he follows `most` already.
+        """
+        ...
+
+    async def add_follows(self, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
+        """Many (follower, followee) at once, without a bound on followees, for an import; how many were new."""
+        ...
+
+    async def unfollow(self, follower: UserId, followee: UserId, at: int) -> bool:
+        """Write that one follows another no more; False if he did not."""
+        ...
+
+    async def followees(self, user: UserId, below: UserId | None, limit: int) -> Sequence[UserId]:
+        """Whom a user follows."""
+        ...
+
+    async def followers(self, user: UserId, below: UserId | None, limit: int) -> Sequence[UserId]:
+        """Who follows a user."""
+        ...
+
+    async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
+        """Whom he unfollowed at or after that time and does not follow now. Kept for two hours at least."""
+        ...
+
+    # --- tweets ------------------------------------------------------------------------------------------------------
+
+    async def add_tweet(self, tweet: TweetRecord, most_depth: int, once: Once | None = None) -> Written:
+        """Write a tweet. Its root and depth are set here, from the tweet it retweets.
+
+        Raises:
+            NotFound: `unknown_tweet` or `deleted_tweet` for the one that is to be retweeted, `unknown_user`.
+            Conflict: `chain_too_long`, when it would have more than `most_depth` tweets above it.
+        """
+        ...
+
+    async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
+        """Many tweets that retweet nothing, for an import; those whose id is there already are left as they are."""
+        ...
+
+    async def tweets(self, ids: Sequence[TweetId]) -> Mapping[TweetId, TweetRecord]:
+        """Those that ever were, deleted ones marked so."""
+        ...
+
+    async def tails(self, wanted: Sequence[Below], limit: int) -> Sequence[Sequence[bytes]]:
+        """Each author's newest live tweets below an id, as descending timeline entries, in the order asked."""
+        ...
+
+    async def delete_tweet(self, tweet: TweetId) -> Written:
+        """Mark a tweet deleted and forget its text. Its place in its chain stays.
+
+        Raises:
+            NotFound: `unknown_tweet`.
+        """
+        ...
+
+    async def walk_tweets(self, after: TweetId, limit: int) -> Sequence[TweetRecord]:
+        """All tweets in ascending order of id behind the one given, deleted ones too."""
+        ...
+
+    # --- fan-out -----------------------------------------------------------------------------------------------------
+
+    async def set_fanout(self, author: UserId, old: FanoutState, new: FanoutState, at: int) -> bool:
+        """Move an author from one state to another; False, and nothing changed, if he was not in the old one."""
+        ...
+
+    async def fanout_changes(self) -> Sequence[FanoutChange]:
+        """All authors who are not plainly pushed."""
+        ...
+
+    # --- the store itself --------------------------------------------------------------------------------------------
+
+    async def secret(self) -> bytes:
+        """32 random bytes made with the store and never changed."""
+        ...
+
+    async def check(self) -> None:
+        """Return if it can be read and written.
+
+        Raises:
+            Unavailable: `store_unavailable`.
+        """
+        ...
+
+    async def tidy(self, now: int) -> None:
+        """Forget what is past its time: idempotency keys and unfollows."""
+        ...
+
+    async def close(self) -> None:
+        """Finish the writes that wait and let go of files and connections."""
+        ...

@@ -1,0 +1,64 @@
+"""What is done without anyone asking: purging deleted users, moving celebrities, forgetting what is past its time."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from rookery.domain.errors import Unavailable
+from rookery.domain.ids import UserId
+from rookery.ports.clock import Clock
+from rookery.ports.store import Store
+from rookery.services.fanout import Fanout
+from rookery.services.filling import TWEET, Filler
+from rookery.services.top import Top
+
+_log = logging.getLogger(__name__)
+
+_EVERY_SECONDS = 1.0
+_TIDY_EVERY = 60
+_PURGE_STEP = 200
+_PURGED_USERS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Chores:
+    """The background jobs. Each is resumable: what it finds to do is in the store."""
+
+    store: Store
+    filler: Filler
+    clock: Clock
+    fanout: Fanout
+    top: Top
+
+    async def run(self) -> None:
+        """Do them all, again and again, until cancelled."""
+        turn = 0
+        while True:
+            try:
+                await self.do_all(tidy=turn % _TIDY_EVERY == 0)
+            except Unavailable:
+                _log.warning("chores wait for the store")
+            turn += 1
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def do_all(self, *, tidy: bool = True) -> None:
+        """Do each once."""
+        await self.purge()
+        await self.fanout.review()
+        if tidy:
+            await self.store.tidy(self.clock.now())
+
+    async def purge(self) -> None:
+        """Take the rows of deleted users away, in short steps."""
+        while users := await self.store.users_to_purge(_PURGED_USERS):
+            for user in users:
+                await self.purge_user(user)
+
+    async def purge_user(self, user: UserId) -> None:
+        """Take one deleted user's rows away."""
+        while (deleted := await self.store.purge_user(user, _PURGE_STEP)) is not None:
+            await self.filler.drop([TWEET + written.tweet.id for written in deleted])
+            for written in deleted:
+                if written.owes_count:
+                    await self.top.uncount(written.tweet)
+            await asyncio.sleep(0)

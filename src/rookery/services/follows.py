@@ -1,0 +1,79 @@
+"""Following and unfollowing, and who follows whom."""
+
+from dataclasses import dataclass
+
+from rookery.domain.cursors import Page, read_cursor, write_cursor
+from rookery.domain.errors import BrokenRule
+from rookery.domain.idempotency import Once
+from rookery.domain.ids import UserId
+from rookery.domain.users import User, UserRecord
+from rookery.ports.clock import Clock
+from rookery.ports.store import Store
+from rookery.services.accounts import Accounts
+from rookery.services.callers import Caller
+from rookery.services.filling import EXCEPTIONS, RELATION, TIMELINE, Filler
+
+FOLLOWEES = "e"
+FOLLOWERS = "r"
+
+
+@dataclass(frozen=True, slots=True)
+class Follows:
+    """Who follows whom. `most` is how many one may follow."""
+
+    store: Store
+    filler: Filler
+    clock: Clock
+    accounts: Accounts
+    most: int
+
+    async def follow(self, caller: Caller, follower: UserRecord, followee: UserRecord, once: Once | None) -> None:
+        """Let one follow another. Doing it twice changes nothing.
+
+        Raises:
+            Forbidden: `not_yours`.
+            BrokenRule: `self_follow`.
+            Conflict: `too_many_followees`.
+        """
+        self._check(caller, follower.id, followee.id)
+        await self.store.follow(follower.id, followee.id, self.clock.now(), self.most, once)
+        await self._changed(follower.id, followee.id)
+
+    async def unfollow(self, caller: Caller, follower: UserRecord, followee: UserRecord) -> None:
+        """End that one follows another. Doing it twice changes nothing.
+
+        Raises:
+            Forbidden: `not_yours`.
+            BrokenRule: `self_follow`.
+        """
+        self._check(caller, follower.id, followee.id)
+        await self.store.unfollow(follower.id, followee.id, self.clock.now())
+        await self._changed(follower.id, followee.id)
+
+    async def followees(self, user: UserRecord, limit: int, cursor: str | None) -> Page[User]:
+        """Whom a user follows, the newest members first."""
+        below = UserId(read_cursor(FOLLOWEES, cursor)) if cursor else None
+        ids = await self.store.followees(user.id, below, limit + 1)
+        return await self._page(FOLLOWEES, list(ids), limit)
+
+    async def followers(self, user: UserRecord, limit: int, cursor: str | None) -> Page[User]:
+        """Who follows a user, the newest members first."""
+        below = UserId(read_cursor(FOLLOWERS, cursor)) if cursor else None
+        ids = await self.store.followers(user.id, below, limit + 1)
+        return await self._page(FOLLOWERS, list(ids), limit)
+
+    def _check(self, caller: Caller, follower: UserId, followee: UserId) -> None:
+        caller.require_self(follower)
+        if follower == followee:
+            raise BrokenRule("self_follow", "A user can't follow or unfollow himself.")
+
+    async def _changed(self, follower: UserId, followee: UserId) -> None:
+        """What was made from the relation goes, in this order: a timeline filled after its drop reads the new one."""
+        await self.filler.drop([RELATION + follower, EXCEPTIONS + follower])
+        await self.filler.drop([TIMELINE + follower])
+        self.accounts.forget_counts(follower, followee)
+
+    async def _page(self, kind: str, ids: list[UserId], limit: int) -> Page[User]:
+        shown = ids[:limit]
+        users = await self.accounts.show_all(shown)
+        return Page(users, write_cursor(kind, shown[-1]) if len(ids) > limit else None)

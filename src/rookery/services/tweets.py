@@ -1,0 +1,165 @@
+"""Posting, retweeting, deleting and reading tweets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from rookery.domain.cursors import Page, read_cursor, write_cursor
+from rookery.domain.errors import BrokenRule, Forbidden, deleted_tweet, unknown_tweet
+from rookery.domain.idempotency import Once
+from rookery.domain.ids import TweetId, UserId
+from rookery.domain.text import clean_body, clean_title
+from rookery.domain.timeline import tweet_of
+from rookery.domain.tweets import TweetRecord, in_chain, place_of
+from rookery.domain.users import UserRecord
+from rookery.ports.clock import Clock
+from rookery.ports.store import Store
+from rookery.services.accounts import Accounts
+from rookery.services.callers import Caller
+from rookery.services.fanout import Fanout
+from rookery.services.filling import TWEET, Filler
+from rookery.services.showing import Showing
+from rookery.services.top import Top
+
+BY_AUTHOR = "t"
+CHAIN = "c"
+MAX_INITIAL = 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What someone wants to post. `initial` is the count it starts from."""
+
+    title: str
+    body: str
+    retweet: TweetId | None = None
+    initial: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tweets:
+    """Writes tweets and shows single ones. `most_depth` bounds how many may be above one in its chain."""
+
+    store: Store
+    filler: Filler
+    clock: Clock
+    accounts: Accounts
+    showing: Showing
+    fanout: Fanout
+    top: Top
+    most_depth: int
+
+    async def post(self, caller: Caller, author: UserRecord, draft: Draft, once: Once | None = None) -> bytes:
+        """Write a tweet and bring it to its followers; returns the JSON of the `Tweet`.
+
+        Raises:
+            Forbidden: `not_yours`, `initial_count_refused`.
+            BrokenRule: what the text breaks; `initial_count_range`.
+            NotFound: `unknown_tweet`, `deleted_tweet`, for what is to be retweeted.
+            Conflict: `chain_too_long`.
+        """
+        caller.require_self(author.id)
+        tweet = self._tweet(caller, author.id, draft)
+        await self.fanout.admit()
+        written = await self.store.add_tweet(tweet, self.most_depth, once)
+        if written.owes_count:
+            await self.top.count(written.tweet)
+        if written.repeated:
+            # The answer is the first one's, also if the tweet was deleted since: the same request had the same text.
+            return await self.showing.show_new(msgspec.structs.replace(tweet, id=written.tweet.id), author.name)
+        await self.fanout.deliver(tweet.id, author.id, author.fanout)
+        self.accounts.forget_counts(author.id)
+        return await self.showing.show_new(written.tweet, author.name)
+
+    async def delete(self, caller: Caller, author: UserRecord, tweet: TweetId) -> None:
+        """Hide a tweet everywhere at once and take its 1 back along its chain. Doing it twice changes nothing.
+
+        Raises:
+            Forbidden: `not_yours`.
+            NotFound: `unknown_tweet`, also when it is another author's.
+        """
+        caller.require_self_or_admin(author.id)
+        record = (await self.store.tweets([tweet])).get(tweet)
+        if record is None or record.author != author.id:
+            raise unknown_tweet()
+        written = await self.store.delete_tweet(tweet)
+        await self.filler.drop([TWEET + tweet])
+        if written.owes_count:
+            await self.top.uncount(written.tweet)
+        self.accounts.forget_counts(author.id)
+
+    async def get(self, tweet: TweetId) -> bytes:
+        """The JSON of one `Tweet`.
+
+        Raises:
+            NotFound: `unknown_tweet`, `deleted_tweet`.
+        """
+        record = await self._live(tweet)
+        shown = (await self.showing.show_records([record]))[0]
+        if shown is None:
+            raise deleted_tweet()
+        return shown
+
+    async def by_author(self, author: UserRecord, limit: int, cursor: str | None) -> Page[bytes]:
+        """A page of one author's tweets, newest first."""
+        below = TweetId(read_cursor(BY_AUTHOR, cursor)) if cursor else None
+        entries = (await self.store.tails([(author.id, below)], limit + 1))[0]
+        shown = await self.showing.show(entries[:limit])
+        more = write_cursor(BY_AUTHOR, tweet_of(entries[limit - 1])) if len(entries) > limit else None
+        return Page([item for item in shown if item is not None], more)
+
+    async def chain(self, tweet: TweetId, limit: int, cursor: str | None) -> Page[bytes]:
+        """A page of the JSON of `ChainedTweet`s: the tweet, the one it retweets, and so on up to the root.
+
+        Raises:
+            NotFound: `unknown_tweet`, `deleted_tweet`, for the first.
+        """
+        if cursor:
+            last = TweetId(read_cursor(CHAIN, cursor))
+            above: TweetId | None = (await self._record(last)).retweet
+        else:
+            above = (await self._live(tweet)).id
+        records: list[TweetRecord] = []
+        while above is not None and len(records) < limit:
+            records.append(await self._record(above))
+            above = records[-1].retweet
+        shown = await self.showing.show_records(records)
+        items = [
+            in_chain(item) if item is not None else place_of(record)
+            for record, item in zip(records, shown, strict=True)
+        ]
+        return Page(items, write_cursor(CHAIN, records[-1].id) if above is not None else None)
+
+    async def originals(self, tweets: Mapping[TweetId, TweetId]) -> dict[TweetId, bytes | None]:
+        """What each retweet (the key) retweets (the value), as the JSON of a `Tweet`; None where it is gone."""
+        records = await self.store.tweets(list(tweets.values()))
+        known = [records[parent] for parent in tweets.values() if parent in records]
+        shown = dict(zip([record.id for record in known], await self.showing.show_records(known), strict=True))
+        return {tweet: shown.get(parent) for tweet, parent in tweets.items()}
+
+    def _tweet(self, caller: Caller, author: UserId, draft: Draft) -> TweetRecord:
+        if not 0 <= draft.initial <= MAX_INITIAL:
+            raise BrokenRule("initial_count_range", f"count_retweet starts from 0 to {MAX_INITIAL}.")
+        if draft.initial and not caller.may_administer:
+            raise Forbidden("initial_count_refused", "Only an administrator may start count_retweet from more than 0.")
+        return TweetRecord(
+            id=self.clock.new_tweet_id(),
+            author=author,
+            title=clean_title(draft.title),
+            body=clean_body(draft.body, may_be_empty=draft.retweet is not None),
+            retweet=draft.retweet,
+            initial=draft.initial,
+        )
+
+    async def _record(self, tweet: TweetId) -> TweetRecord:
+        record = (await self.store.tweets([tweet])).get(tweet)
+        if record is None:
+            raise unknown_tweet()
+        return record
+
+    async def _live(self, tweet: TweetId) -> TweetRecord:
+        record = await self._record(tweet)
+        if record.deleted or not await self.showing.is_alive(record.author):
+            raise deleted_tweet()
+        return record

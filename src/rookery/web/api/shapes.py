@@ -1,0 +1,166 @@
+"""What requests may hold and how answers are described in the OpenAPI document."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Response
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
+from litestar.params import Parameter
+from msgspec import Meta, Struct
+
+from rookery.domain.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
+from rookery.domain.idempotency import MAX_KEY
+from rookery.domain.users import MAX_PASSWORD, MIN_PASSWORD, NAME_PATTERN
+from rookery.web.context import AnyRequest
+from rookery.web.problems import Problem
+
+BEARER = "bearer"
+_UUID = "00000000-0000-4000-8000-000000000000"
+
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, examples=["ada"])]
+Password = Annotated[str, Meta(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD, examples=["correct horse"])]
+Text = Annotated[str, Meta(min_length=1, max_length=2_000, description="1 to 280 characters.", examples=["Hello"])]
+MaybeText = Annotated[str, Meta(max_length=2_000, description="Up to 280 characters.", examples=["Look at this"])]
+Title = Annotated[str, Meta(max_length=1_000, description="Up to 140 characters; may be empty.", examples=["News"])]
+Initial = Annotated[int, Meta(description="What the count starts from: 0, but for administrators and in open mode.")]
+UserReference = Annotated[str, Meta(description="An id or `@name`.", examples=["@ada", _UUID])]
+Id = Annotated[str, Meta(description="A UUID.", examples=[_UUID])]
+
+PathUser = Annotated[str, Parameter(description="A user's id or `@name`.", examples=[Example(value="@ada")])]
+Limit = Annotated[int, Parameter(ge=1, le=MAX_LIMIT, description="How many at most.")]
+Cursor = Annotated[str | None, Parameter(description="Where to go on: from the `Link` header of the page before.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Parameter(
+        header="Idempotency-Key",
+        min_length=1,
+        max_length=MAX_KEY,
+        pattern="^[ -~]+$",
+        description="Send the same key with a retry, and the request takes effect once. Kept for a day. Under a"
+        " registration it is as secret as the token: make it random.",
+    ),
+]
+LIMIT = DEFAULT_LIMIT
+
+
+class PostUser(Struct, frozen=True, forbid_unknown_fields=True):
+    """A registration."""
+
+    name: Name
+    password: Password | None = None
+    display_name: Annotated[str, Meta(max_length=200, description="Up to 50 characters.")] | None = None
+
+
+class DeleteUser(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is to be deleted."""
+
+    user_id: UserReference
+
+
+class PostToken(Struct, frozen=True, forbid_unknown_fields=True):
+    """A sign-in."""
+
+    name: Name
+    password: Password
+
+
+class Followee(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom to follow, or no more."""
+
+    followee_id: UserReference
+
+
+class PostOwnTweet(Struct, frozen=True, forbid_unknown_fields=True):
+    """A tweet by the user in the path. Its text is in `tweet` or in `body`."""
+
+    tweet: Text | None = None
+    body: Text | None = None
+    title: Title = ""
+
+
+class DeleteTweet(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which tweet is to be deleted."""
+
+    tweet_id: Id
+
+
+class PostTweet(Struct, frozen=True, forbid_unknown_fields=True):
+    """A tweet."""
+
+    user_name: Name
+    body: Text
+    title: Title = ""
+    count_retweet: Initial = 0
+
+
+class PostRetweet(Struct, frozen=True, forbid_unknown_fields=True):
+    """A retweet: a tweet of one's own that passes another on."""
+
+    user_name: Name
+    retweet: Id
+    body: MaybeText = ""
+    title: Title = ""
+    count_retweet: Initial = 0
+
+
+_MEANINGS = {
+    400: "The request can't be read",
+    401: "A token is missing or not valid",
+    403: "Not allowed",
+    404: "There is no such user or tweet",
+    408: "The body came too slowly",
+    409: "Not in the present state of things",
+    413: "The body is over 64 KiB",
+    415: "The body is neither JSON nor a form",
+    422: "A rule is broken",
+    429: "Too many requests",
+    503: "Not now; try again after the seconds in Retry-After",
+}
+_ALWAYS = (400, 401, 403, 429, 503)
+_WITH_BODY = (408, 413, 415, 422)
+
+
+def answers(
+    status: int,
+    shape: Any,
+    *also: int,
+    body: bool = False,
+    description: str = "Done",
+) -> dict[int, ResponseSpec]:
+    """What a handler may answer: its own status and shape, and the problems that it may meet."""
+    found = {status: ResponseSpec(shape, generate_examples=False, description=description)}
+    for problem in sorted({*_ALWAYS, *(_WITH_BODY if body else ()), *also}):
+        found[problem] = ResponseSpec(
+            Problem, generate_examples=False, description=_MEANINGS[problem], media_type=_PROBLEM_MEDIA
+        )
+    return found
+
+
+_PROBLEM_MEDIA: Any = "application/problem+json"
+_JSON: Any = "application/json"
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def reply(shape: object, status: int = 200) -> Response[bytes]:
+    """An answer in JSON, from a Struct or from JSON itself."""
+    content = shape if isinstance(shape, bytes) else msgspec.json.encode(shape)
+    return Response(content, status_code=status, media_type=_JSON, headers=_NO_STORE)
+
+
+def reply_page(request: AnyRequest, page: Page[Any], limit: int, **query: str) -> Response[bytes]:
+    """A page as a bare array, and where to go on in its `Link` header (RFC 8288)."""
+    if page.items and isinstance(page.items[0], bytes):
+        content = b"[" + b",".join(page.items) + b"]"
+    else:
+        content = msgspec.json.encode(page.items)
+    headers = dict(_NO_STORE)
+    if page.next:
+        fixed = "".join(f"{name}={value}&" for name, value in query.items())
+        headers["Link"] = f'<{request.scope["path"]}?{fixed}limit={limit}&cursor={page.next}>; rel="next"'
+    return Response(content, media_type=_JSON, headers=headers)
+
+
+def no_content() -> Response[None]:
+    """Done, with nothing to say."""
+    return Response(None, status_code=204)

@@ -1,0 +1,71 @@
+"""What every handler can reach: the services, the options of the web, and who is asking."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, cast
+
+from litestar import Request
+from litestar.types import Scope
+
+from rookery.services.accounts import Accounts
+from rookery.services.callers import NOBODY, Caller
+from rookery.services.feeds import Feeds
+from rookery.services.follows import Follows
+from rookery.services.health import Health
+from rookery.services.top import Top
+from rookery.services.tweets import Tweets
+
+AnyRequest = Request[Any, Any, Any]
+_CALLER = "rookery.caller"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What people can do here."""
+
+    accounts: Accounts
+    follows: Follows
+    tweets: Tweets
+    feeds: Feeds
+    top: Top
+    health: Health
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """Requests a minute."""
+
+    token: int
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class WebOptions:
+    """How the web behaves; `config.py` holds the defaults and what each means."""
+
+    open_mode: bool
+    public_reads: bool
+    rate_limits: RateLimits | None
+    cors_origins: frozenset[str]
+    allowed_hosts: frozenset[str]
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+
+
+def services_of(request: AnyRequest) -> Services:
+    """The services of the server that a request came to."""
+    return cast("Services", request.app.state.services)
+
+
+def options_of(request: AnyRequest) -> WebOptions:
+    """The options of the server that a request came to."""
+    return cast("WebOptions", request.app.state.options)
+
+
+def set_caller(scope: Scope, caller: Caller) -> None:
+    """Note who is asking."""
+    cast("dict[str, Any]", scope)[_CALLER] = caller
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Who is asking."""
+    return cast("Caller", cast("dict[str, Any]", scope).get(_CALLER, NOBODY))

@@ -1,0 +1,165 @@
+"""What happens to every request before and after its handler: identity, limits, headers and one line in the log."""
+
+import re
+import time
+from collections.abc import Iterable
+from secrets import token_hex
+from typing import Any, Protocol
+
+import structlog
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from rookery.domain.errors import Failure, Unauthenticated
+from rookery.services.accounts import Accounts
+from rookery.services.callers import ANYONE, NOBODY, Caller
+from rookery.web.context import WebOptions, caller_of, set_caller
+from rookery.web.limits import Allowance, Limiter
+from rookery.web.origins import Addresses, check_host, check_origin, limited_as
+from rookery.web.problems import Refusal, send_problem
+
+_log = structlog.get_logger("rookery.request")
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,64}")
+_EXPOSED = b"Link, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id"
+_UNLIMITED = frozenset({"/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"})
+Headers = list[tuple[bytes, bytes]]
+
+
+class _Clock(Protocol):
+    def monotonic(self) -> float: ...
+
+
+class Door:
+    """The outermost ASGI application."""
+
+    def __init__(self, app: ASGIApp, accounts: Accounts, options: WebOptions, clock: _Clock) -> None:
+        self._app = app
+        self._accounts = accounts
+        self._options = options
+        self._limiter = Limiter(clock.monotonic)
+        self._addresses = Addresses(options.trusted_proxies)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        visit = _Visit(scope, send, self._options)
+        try:
+            await self._admit(visit)
+            await self._app(visit.scope, receive, visit.send)
+        except Failure as failure:
+            await send_problem(visit.send, failure)
+        except Exception:
+            if visit.status:
+                raise  # the answer has begun; the server closes the connection
+            _log.exception("unhandled error", request_id=visit.request_id)
+            await send_problem(visit.send, Refusal(500))
+        finally:
+            visit.log()
+
+    async def _admit(self, visit: "_Visit") -> None:
+        """Find out who asks and whether he may ask now.
+
+        Raises:
+            Failure: with what the answer shall say.
+        """
+        options, headers, scope = self._options, visit.headers, visit.scope
+        peer = (scope.get("client") or ("", 0))[0]
+        address = self._addresses.client(peer, headers)
+        caller, refused = NOBODY, None
+        if options.open_mode:
+            caller = ANYONE
+            check_host(headers, options.allowed_hosts)
+        elif b"authorization" in headers:
+            try:
+                caller = await self._authenticate(headers[b"authorization"])
+            except Failure as failure:
+                refused = failure
+        if options.rate_limits and scope["path"] not in _UNLIMITED:
+            visit.allowance = (
+                self._limiter.count(caller.token_hash, options.rate_limits.token)
+                if caller.token_hash
+                else self._limiter.count(limited_as(address), options.rate_limits.address)
+            )
+            visit.allowance.require()
+        check_origin(visit.method, headers, options.cors_origins)
+        if refused:
+            raise refused
+        set_caller(scope, caller)
+
+    async def _authenticate(self, header: bytes) -> Caller:
+        scheme, _, token = header.decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthenticated("token_invalid", "Send a token as Authorization: Bearer rk_…")
+        return await self._accounts.authenticate(token.strip())
+
+
+class _Visit:
+    """One request on its way through: what is added to its answer, and what its log line says."""
+
+    def __init__(self, scope: HTTPScope, send: Send, options: WebOptions) -> None:
+        self.method: str = scope["method"]
+        # HEAD is answered as GET is, without the body. The server outside goes by its own scope, so this is a copy.
+        self.scope: Any = {**scope, "method": "GET"} if self.method == "HEAD" else scope
+        self._send = send
+        self._options = options
+        self._began = time.perf_counter()
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        given = self.headers.get(b"x-request-id", b"")
+        self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else token_hex(8)
+        self.allowance: Allowance | None = None
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        """Pass an answer on, with the headers that all have."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*_with_head_allowed(message["headers"]), *self._added()]
+        elif message["type"] == "http.response.body" and self.method == "HEAD":
+            message["body"] = b""
+        await self._send(message)
+
+    def _added(self) -> Headers:
+        added = [(b"x-request-id", self.request_id.encode()), (b"x-content-type-options", b"nosniff")]
+        if self.allowance:
+            added += self.allowance.headers()
+        origin = self.headers.get(b"origin")
+        if self._options.cors_origins:
+            added.append((b"vary", b"Origin"))
+        if origin is not None and origin.decode("latin-1") in self._options.cors_origins:
+            added += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", _EXPOSED)]
+            if self.method == "OPTIONS" and b"access-control-request-method" in self.headers:
+                added += [
+                    (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
+                    (b"access-control-allow-headers", b"Authorization, Content-Type, Idempotency-Key, X-Request-Id"),
+                    (b"access-control-max-age", b"3600"),
+                ]
+        return added
+
+    def log(self) -> None:
+        """One line: no text of a tweet, no token, and no query, which may hold names."""
+        handler = self.scope.get("route_handler")
+        route = getattr(handler, "name", None) or next(iter(getattr(handler, "paths", ())), None)
+        user = caller_of(self.scope).user
+        _log.log(
+            30 if self.status >= 500 else 20,
+            "request",
+            request_id=self.request_id,
+            method=self.method,
+            route=route,
+            status=self.status,
+            user=user.name if user else None,
+            ms=round((time.perf_counter() - self._began) * 1000, 2),
+        )
+
+
+def _with_head_allowed(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """HEAD is allowed wherever GET is; the framework, which never sees a HEAD, does not say so."""
+    return [
+        (name, b", ".join(sorted({*value.split(b", "), b"HEAD"})))
+        if name.lower() == b"allow" and b"GET" in value.split(b", ")
+        else (name, value)
+        for name, value in headers
+    ]

@@ -1,0 +1,119 @@
+"""Which pages and host names may reach this server, and from which address a request really comes."""
+
+import logging
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
+
+from rookery.domain.errors import Forbidden
+
+_log = logging.getLogger(__name__)
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def check_origin(method: str, headers: Mapping[bytes, bytes], cors_origins: frozenset[str]) -> None:
+    """Refuse a write that a foreign page made someone's browser send.
+
+    Raises:
+        Forbidden: `foreign_origin`.
+    """
+    if method in SAFE_METHODS:
+        return
+    origin = headers.get(b"origin")
+    if origin is not None:
+        text = origin.decode("latin-1")
+        if text in cors_origins:
+            return
+        if not _same_host(text, headers.get(b"host", b"").decode("latin-1")):
+            raise _foreign()
+    if headers.get(b"sec-fetch-site") == b"cross-site":
+        raise _foreign()
+
+
+def _foreign() -> Forbidden:
+    return Forbidden("foreign_origin", "A page of another site may not write here.")
+
+
+def _same_host(origin: str, host: str) -> bool:
+    """Whether an origin is this server by the name it was called. The scheme may be a proxy's, so it does not count."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        return False
+    default = _DEFAULT_PORTS[parts.scheme]
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    own, _, own_port = host.lower().rpartition(":") if _has_port(host) else (host.lower(), "", "")
+    return name == own and (port or default) == int(own_port or default)
+
+
+def _has_port(host: str) -> bool:
+    return host.rpartition(":")[2].isdigit() and not host.endswith("]")
+
+
+def check_host(headers: Mapping[bytes, bytes], allowed: frozenset[str]) -> None:
+    """In open mode, refuse host names that are not ours: a foreign name may have been pointed here (DNS rebinding).
+
+    Raises:
+        Forbidden: `unknown_host`.
+    """
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    name = host.rpartition(":")[0] if _has_port(host) else host
+    if name not in _LOOPBACK_NAMES and name not in allowed:
+        raise Forbidden("unknown_host", "This server does not answer to this host name.")
+
+
+class Addresses:
+    """Tells from which address a request comes, believing forwarded headers of trusted proxies only."""
+
+    def __init__(self, trusted: tuple[IPv4Network | IPv6Network, ...]) -> None:
+        self._trusted = trusted
+        self._warned = False
+
+    def client(self, peer: str, headers: Mapping[bytes, bytes]) -> str:
+        """The client's address as text: the last one that no trusted proxy stands for."""
+        forwarded = headers.get(b"x-forwarded-for")
+        if forwarded is None:
+            return peer
+        if not self._is_trusted(peer):
+            if not self._warned:
+                self._warned = True
+                _log.warning("ignored a forwarded header from an address that is not in trusted_proxies")
+            return peer
+        hops = [hop.strip() for hop in forwarded.decode("latin-1").split(",")]
+        for hop in reversed(hops):
+            if not _is_address(hop):
+                break
+            peer = hop
+            if not self._is_trusted(hop):
+                break
+        return peer
+
+    def _is_trusted(self, text: str) -> bool:
+        if not self._trusted or not _is_address(text):
+            return False
+        address = ip_address(text)
+        return any(address.version == network.version and address in network for network in self._trusted)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def limited_as(address: str) -> str:
+    """What one client is for a rate limit: an IPv4 address, or the /64 that an IPv6 client can move in at will."""
+    if not _is_address(address):
+        return address
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((int(parsed) >> 64 << 64, 64)))
+    return address

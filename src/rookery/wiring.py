@@ -1,0 +1,133 @@
+"""The only place that joins ports to adapters."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from litestar.types import ASGIApp
+
+from rookery.adapters.argon2 import Argon2Hasher
+from rookery.adapters.memory import MemoryCache
+from rookery.adapters.sqlite import Database, ServerLock, SqliteRanking, SqliteStore
+from rookery.adapters.system import SystemClock
+from rookery.config import Settings
+from rookery.ports.cache import Cache
+from rookery.ports.clock import Clock
+from rookery.ports.ranking import Ranking
+from rookery.ports.store import Store
+from rookery.services.accounts import Accounts, Rules
+from rookery.services.chores import Chores
+from rookery.services.fanout import Fanout
+from rookery.services.feeds import Feeds
+from rookery.services.filling import Filler
+from rookery.services.follows import Follows
+from rookery.services.health import Health
+from rookery.services.showing import Showing
+from rookery.services.top import Top
+from rookery.services.tweets import Tweets
+from rookery.web.app import create_app
+from rookery.web.context import RateLimits, Services, WebOptions
+
+DATABASE = "rookery.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """The adapters that the settings chose, behind their ports."""
+
+    store: Store
+    cache: Cache
+    ranking: Ranking
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Rookery:
+    """Everything joined: what people do, and what goes on behind it."""
+
+    services: Services
+    chores: Chores
+    fanout: Fanout
+    backends: Backends
+
+
+@asynccontextmanager
+async def open_backends(settings: Settings, *, alone: bool) -> AsyncIterator[Backends]:
+    """Open the stores that the settings name. `alone` refuses to share the database file with a server.
+
+    Raises:
+        Failure: when one can't be opened.
+    """
+    async with AsyncExitStack() as stack:
+        clock = SystemClock()
+        path = settings.data / DATABASE
+        if alone:
+            stack.enter_context(ServerLock(path))
+        database = Database(path)
+        stack.push_async_callback(database.close)
+        cache = MemoryCache(settings.cache_bytes, clock.monotonic)
+        stack.push_async_callback(cache.close)
+        yield Backends(SqliteStore(database, counts=True), cache, SqliteRanking(database), clock)
+
+
+def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rookery:
+    """Build the services on their ports."""
+    store, cache, ranking, clock = backends.store, backends.cache, backends.ranking, backends.clock
+    filler = Filler(cache, clock)
+    rules = Rules(open_mode=settings.auth == "open", registration_open=settings.registration == "open")
+    accounts = Accounts(store, filler, clock, hasher, rules)
+    showing = Showing(store, filler, ranking)
+    top = Top(store, ranking, showing)
+    fanout = Fanout(store, cache, clock, settings.effective_pull_threshold)
+    services = Services(
+        accounts=accounts,
+        follows=Follows(store, filler, clock, accounts, settings.max_followees),
+        tweets=Tweets(store, filler, clock, accounts, showing, fanout, top, settings.max_chain),
+        feeds=Feeds(store, filler, showing, clock),
+        top=top,
+        health=Health(store, ranking, fanout, clock),
+    )
+    return Rookery(services, Chores(store, filler, clock, fanout, top), fanout, backends)
+
+
+@asynccontextmanager
+async def open_rookery(settings: Settings, *, alone: bool) -> AsyncIterator[Rookery]:
+    """Open everything, without the background jobs."""
+    async with open_backends(settings, alone=alone) as backends:
+        hasher = Argon2Hasher()
+        try:
+            yield join(settings, backends, hasher)
+        finally:
+            hasher.close()
+
+
+@asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[ASGIApp]:
+    """The web application with its background jobs running."""
+    async with open_rookery(settings, alone=True) as rookery:
+        jobs = [
+            asyncio.create_task(rookery.fanout.run(), name="fanout"),
+            asyncio.create_task(rookery.chores.run(), name="chores"),
+        ]
+        try:
+            yield create_app(rookery.services, web_options(settings), rookery.backends.clock)
+        finally:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(rookery.fanout.drain(), 5)
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+
+
+def web_options(settings: Settings) -> WebOptions:
+    """What the web needs to know of the settings."""
+    limits = RateLimits(settings.rate_limit_token, settings.rate_limit_address)
+    return WebOptions(
+        open_mode=settings.auth == "open",
+        public_reads=settings.reads == "public",
+        rate_limits=limits if settings.rate_limit == "on" else None,
+        cors_origins=frozenset(settings.cors_origins),
+        allowed_hosts=frozenset((*settings.allowed_hosts, settings.host)),
+        trusted_proxies=tuple(settings.trusted_proxies),
+    )
