@@ -17,7 +17,7 @@ serve: run ## run the server, with its data in ./data
 test: dev ## run the tests
 	$(BIN)/pytest $(ARGS)
 
-test-long: export ROOKERY_TEST_LONG = 1
+test-long: export TEST_LONG = 1
 test-long: test ## run the tests, the long ones too
 
 check: dev ## lint, format, types, layout, and the published OpenAPI document

@@ -29,6 +29,6 @@ def complain(line: str) -> None:
 def progress(what: str, total: int | None) -> Iterator[Advance]:
     """A progress bar on stderr while the work goes on; call what it gives with how much more is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)

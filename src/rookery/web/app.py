@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Router
-from litestar.contrib.jinja import JinjaTemplateEngine
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.params import QueryParameter
+from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.template.config import TemplateConfig
 from litestar.types import ASGIApp
 
@@ -90,6 +91,10 @@ def _known_parameters(request: AnyRequest) -> frozenset[str]:
     known: frozenset[str] | None = handler.opt.get("query")
     if known is None:
         fields = handler.parsed_fn_signature.parameters.values()
-        known = frozenset(getattr(field.kwarg_definition, "query", None) or field.name for field in fields)
+        known = frozenset(
+            field.kwarg_definition.name or field.name
+            for field in fields
+            if isinstance(field.kwarg_definition, QueryParameter)
+        )
         handler.opt["query"] = known
     return known

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from litestar import Response, delete, get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from rookery.domain.users import User
 from rookery.web.api.reading import either, once_of, require_reader
@@ -36,7 +36,7 @@ async def follow(
     request: AnyRequest,
     follower_id: PathUser,
     data: Followee | None = None,
-    followee_id: Annotated[str | None, Parameter(description="An id or `@name`.")] = None,
+    followee_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[None]:
     """Follow."""
@@ -62,7 +62,7 @@ async def unfollow(
     request: AnyRequest,
     follower_id: PathUser,
     data: Followee | None = None,
-    followee_id: Annotated[str | None, Parameter(description="An id or `@name`.")] = None,
+    followee_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
 ) -> Response[None]:
     """Unfollow."""
     caller, services = caller_of(request.scope), services_of(request)

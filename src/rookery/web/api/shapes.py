@@ -6,7 +6,7 @@ import msgspec
 from litestar import Response
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
 from msgspec import Meta, Struct
 
 from rookery.domain.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
@@ -27,13 +27,13 @@ Initial = Annotated[int, Meta(description="What the count starts from: 0, but fo
 UserReference = Annotated[str, Meta(description="An id or `@name`.", examples=["@ada", _UUID])]
 Id = Annotated[str, Meta(description="A UUID.", examples=[_UUID])]
 
-PathUser = Annotated[str, Parameter(description="A user's id or `@name`.", examples=[Example(value="@ada")])]
-Limit = Annotated[int, Parameter(ge=1, le=MAX_LIMIT, description="How many at most.")]
-Cursor = Annotated[str | None, Parameter(description="Where to go on: from the `Link` header of the page before.")]
+PathUser = Annotated[str, PathParameter(description="A user's id or `@name`.", examples=[Example(value="@ada")])]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many at most.")]
+Cursor = Annotated[str | None, QueryParameter(description="Where to go on: from the `Link` header of the page before.")]
 IdempotencyKey = Annotated[
     str | None,
-    Parameter(
-        header="Idempotency-Key",
+    HeaderParameter(
+        name="Idempotency-Key",
         min_length=1,
         max_length=MAX_KEY,
         pattern="^[ -~]+$",

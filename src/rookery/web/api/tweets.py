@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from litestar import Response, delete, get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from rookery.domain.errors import Malformed
 from rookery.domain.tweets import ChainedTweet, Tweet
@@ -27,7 +27,7 @@ from rookery.web.api.shapes import (
 )
 from rookery.web.context import AnyRequest, caller_of, services_of
 
-TweetQuery = Annotated[str, Parameter(query="tweet_id", description="A tweet's id.")]
+TweetQuery = Annotated[str, QueryParameter(name="tweet_id", description="A tweet's id.")]
 
 
 @post(
@@ -121,7 +121,7 @@ async def remove(
     request: AnyRequest,
     user_id: PathUser,
     data: DeleteTweet | None = None,
-    tweet_query: Annotated[str | None, Parameter(query="tweet_id", description="A tweet's id.")] = None,
+    tweet_query: Annotated[str | None, QueryParameter(name="tweet_id", description="A tweet's id.")] = None,
 ) -> Response[None]:
     """Delete a tweet."""
     caller, services = caller_of(request.scope), services_of(request)

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from litestar import Response, delete, get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import Struct
 
 from rookery.domain.errors import Malformed
@@ -58,8 +58,8 @@ async def register(request: AnyRequest, data: PostUser, idempotency_key: Idempot
 )
 async def show(
     request: AnyRequest,
-    user_id: Annotated[str | None, Parameter(description="An id or `@name`.")] = None,
-    name: Annotated[str | None, Parameter(description="A handle.")] = None,
+    user_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
+    name: Annotated[str | None, QueryParameter(description="A handle.")] = None,
 ) -> Response[bytes]:
     """Show a user."""
     require_reader(request)
@@ -83,7 +83,7 @@ async def show(
 async def remove(
     request: AnyRequest,
     data: DeleteUser | None = None,
-    user_id: Annotated[str | None, Parameter(description="An id or `@name`.")] = None,
+    user_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
 ) -> Response[None]:
     """Delete a user."""
     caller = caller_of(request.scope)

@@ -1,0 +1,59 @@
+"""The adapters that each port's contract suite runs on. To add one, add it to its table: no test knows which it has."""
+
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from rookery.ports.ranking import Ranking
+from rookery.ports.store import Store
+from tests.contract.adapters import memory, sqlite
+from tests.contract.given import Given
+from tests.contract.places import CachePlace, OpenStore, RankingPlace
+
+STORES: Mapping[str, OpenStore] = {
+    "sqlite": sqlite.open_store,
+    "sqlite-owing-counts": sqlite.open_store_owing_counts,
+}
+RANKINGS: Mapping[str, RankingPlace] = {
+    "sqlite": RankingPlace(sqlite.open_ranking, sqlite.damage),
+}
+CACHES: Mapping[str, CachePlace] = {
+    "memory": CachePlace(memory.open_cache),
+}
+
+
+@pytest.fixture(scope="session", params=STORES.values(), ids=STORES.keys())
+def open_store(request: pytest.FixtureRequest) -> OpenStore:
+    """Opens the store of a folder. Opening the same folder again is what another process would do."""
+    opener: OpenStore = request.param
+    return opener
+
+
+@pytest.fixture
+async def store(open_store: OpenStore, tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(tmp_path) as store:
+        yield store
+
+
+@pytest.fixture
+def given(store: Store) -> Given:
+    return Given(store)
+
+
+@pytest.fixture(scope="session", params=RANKINGS.values(), ids=RANKINGS.keys())
+def ranking_place(request: pytest.FixtureRequest) -> RankingPlace:
+    place: RankingPlace = request.param
+    return place
+
+
+@pytest.fixture
+async def ranking(ranking_place: RankingPlace, tmp_path: Path) -> AsyncIterator[Ranking]:
+    async with ranking_place.open(tmp_path) as ranking:
+        yield ranking
+
+
+@pytest.fixture(scope="session", params=CACHES.values(), ids=CACHES.keys())
+def cache_place(request: pytest.FixtureRequest) -> CachePlace:
+    place: CachePlace = request.param
+    return place

@@ -1,0 +1,180 @@
+"""Whole graphs loaded, whole feeds read: every answer over HTTP against brute force from the raw files."""
+
+import asyncio
+import random
+import unicodedata
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from rookery.client import Client
+from rookery.domain.tweets import Tweet
+from tests.model import Model
+from tests.serving import Server
+from tests.system.commands import rookery
+from tests.system.worlds import World, counted_file, counted_rows, generated_world, real_world
+
+T = TypeVar("T")
+
+AT_ONCE = 8
+FOLLOWED_TO_THE_END = 200
+CHANGES = 500
+
+
+@pytest.fixture(params=["real", "generated"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return real_world() if request.param == "real" else generated_world(tmp_path)
+
+
+class Town:
+    """A server with a world loaded into it, and the model of what it must answer."""
+
+    def __init__(self, client: Client, world: World, chance: random.Random) -> None:
+        self.client = client
+        self.world = world
+        self.chance = chance
+        self.model = Model()
+        self.texts: dict[bytes, str] = {}
+        for follower, followee in world.edges:
+            self.model.follow(follower, followee)
+
+    async def everyone_posts(self) -> None:
+        names = self.world.names
+        authors = [names[number % len(names)] for number in range(len(self.world.texts))]
+
+        async def post(author: str, text: str) -> None:
+            tweet = await self.client.post(author, text)
+            self.model.post(tweet.id.bytes, author)
+            self.texts[tweet.id.bytes] = text
+
+        await each(zip(authors, self.world.texts, strict=True), post)
+
+    async def change_much(self) -> None:
+        """Deletes, unfollows and new follows, all at once."""
+        doomed = self.chance.sample(self.model.live(), CHANGES)
+        lost = self.chance.sample(
+            [(u, f) for u in sorted(self.model.following) for f in self.model.following[u]], CHANGES
+        )
+        names = self.world.names
+        won = set[tuple[str, str]]()
+        while len(won) < CHANGES:
+            follower, followee = self.chance.sample(names, 2)
+            if followee not in self.model.following.get(follower, set()):
+                won.add((follower, followee))
+
+        async def delete(tweet: bytes) -> None:
+            await self.client.delete_tweet(f"@{self.model.tweets[tweet].author}", as_uuid(tweet))
+            self.model.delete(tweet)
+
+        async def unfollow(follower: str, followee: str) -> None:
+            await self.client.unfollow(f"@{follower}", f"@{followee}")
+            self.model.unfollow(follower, followee)
+
+        async def follow(follower: str, followee: str) -> None:
+            await self.client.follow(f"@{follower}", f"@{followee}")
+            self.model.follow(follower, followee)
+
+        await asyncio.gather(
+            each(((tweet,) for tweet in doomed), delete), each(lost, unfollow), each(sorted(won), follow)
+        )
+
+    async def expect_every_feed(self) -> None:
+        """Each user's first page, and for many users all pages, of ten and of a hundred."""
+        feeds = {name: self.model.feed(name) for name in self.world.names}
+
+        async def first_page(name: str) -> None:
+            page = await self.client.feed_page(f"@{name}", 10)
+            assert ids(page.items) == feeds[name][:10], name
+            for tweet in page.items:
+                assert tweet.body == normal(self.texts[tweet.id.bytes])
+
+        async def all_pages(name: str, limit: int) -> None:
+            found = [tweet async for tweet in self.client.feed(f"@{name}", limit)]
+            assert ids(found) == feeds[name], (name, limit)
+
+        await each(((name,) for name in self.world.names), first_page)
+        some = self.chance.sample(self.world.names, min(FOLLOWED_TO_THE_END, len(self.world.names)))
+        await each(((name, limit) for name in some for limit in (10, 100)), all_pages)
+
+
+async def test_every_feed_equals_brute_force(world: World, tmp_path: Path) -> None:
+    server = Server(tmp_path / "data")
+    rookery("load", "graph", str(world.graph_file), "--data", str(server.data))
+    chance = random.Random(7)
+    server.start()
+    try:
+        async with Client(server.url) as client:
+            town = Town(client, world, chance)
+            await town.everyone_posts()
+            await town.expect_every_feed()
+            await town.change_much()
+            await town.expect_every_feed()
+        server.stop()
+        server.start()
+        async with Client(server.url) as client:
+            town.client = client
+            await town.expect_every_feed()
+    finally:
+        server.stop()
+
+
+async def test_the_top_ten_is_the_files_own(tmp_path: Path) -> None:
+    accounts = ("BarackObama", "realDonaldTrump")
+    rows = [row for account in accounts for row in counted_rows(account)]
+    server = Server(tmp_path / "data")
+    for _ in range(2):  # a load that is run again loads nothing twice
+        for account in accounts:
+            rookery(
+                *("load", "tweets", str(counted_file(account)), "--data", str(server.data), "--encoding", "mac_roman"),
+                *("--author-column", "user", "--body-column", "text", "--date-format", "%m/%d/%y %H:%M"),
+                *("--count-column", "retweets", "--key-column", "url"),
+            )
+    server.start()
+    try:
+        async with Client(server.url) as client:
+            top = await client.top(10)
+            leaders = sorted(rows, key=lambda row: int(row["retweets"]), reverse=True)[:10]
+            assert [tweet.count_retweet for tweet in top] == [int(row["retweets"]) for row in leaders]
+            assert [tweet.body for tweet in top] == [normal(row["text"]) for row in leaders]
+            for account in accounts:
+                mine = [row for row in rows if row["user"] == account]
+                assert (await client.user(f"@{account}")).count_tweets == len(mine)
+            # The dates are the file's, and retweeting goes on from the file's counts.
+            assert (
+                f"{top[0].created_at:%m/%d/%y %H:%M}".replace("/0", "/").lstrip("0").replace(" 0", " ")
+                == (leaders[0]["created_at"])
+            )
+            await client.retweet("someone", top[0].id)
+            again = await client.tweet(top[0].id)
+            assert again.count_retweet == int(leaders[0]["retweets"]) + 1
+    finally:
+        server.stop()
+
+
+async def each(items: Iterable[tuple[object, ...]], step: Callable[..., Awaitable[None]]) -> None:
+    """A step for each item, some at once."""
+    waiting = iter(items)
+
+    async def work() -> None:
+        for item in waiting:
+            await step(*item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(work())
+
+
+def normal(text: str) -> str:
+    """What a text is stored as."""
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def ids(tweets: list[Tweet]) -> list[bytes]:
+    return [tweet.id.bytes for tweet in tweets]
+
+
+def as_uuid(raw: bytes) -> str:
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

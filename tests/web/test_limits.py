@@ -1,0 +1,236 @@
+"""Rate limits: so many requests a minute for each token, and for each address that comes without one.
+
+The server's clock is stood still, so that no test falls across the end of a minute.
+"""
+
+import logging
+from ipaddress import ip_network
+from typing import Any
+
+import httpx
+import pytest
+
+from rookery.adapters.system import SystemClock
+from tests.web.conftest import Serve
+from tests.web.site import Person, Site, refused
+
+BARE = {"Origin": "https://evil.example"}
+
+
+class Clock:
+    """The seconds that the server goes by."""
+
+    def __init__(self) -> None:
+        self.now = 6_000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    held = Clock()
+    monkeypatch.setattr(SystemClock, "monotonic", lambda _: held.now)
+    return held
+
+
+async def limited(serve: Serve, **settings: Any) -> Site:
+    return await serve(**{"rate_limit": "on", "rate_limit_token": 3, "rate_limit_address": 5, **settings})
+
+
+def standing(response: httpx.Response) -> tuple[int, int, int]:
+    """Limit, remaining requests, and the seconds until it begins anew."""
+    limit, remaining, reset = (int(response.headers[f"ratelimit-{name}"]) for name in ("limit", "remaining", "reset"))
+    return limit, remaining, reset
+
+
+async def statuses(client: httpx.AsyncClient, times: int, **sent: Any) -> list[int]:
+    return [(await client.get("/top", **sent)).status_code for _ in range(times)]
+
+
+async def test_each_answer_tells_where_its_address_stands(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    clock.now = 6_017.5
+    assert standing(await site.get("/top")) == (5, 4, 43)
+    assert standing(await site.get("/user", params={"name": "nobody"})) == (5, 3, 43)
+    assert standing(await site.client.head("/api/v1/top")) == (5, 2, 43)
+    assert standing(await site.client.get("/nowhere")) == (5, 1, 43)
+    assert standing(await site.ask("PATCH", "/top")) == (5, 0, 43)
+
+
+async def test_whoever_asks_too_often_is_told_when_to_come_back(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    clock.now = 6_050.0
+    assert await statuses(site.client, 5) == [200] * 5
+    for _ in range(3):
+        response = await site.get("/top")
+        refused(response, 429, "rate_limited")
+        assert standing(response) == (5, 0, 10)
+        assert response.headers["retry-after"] == "10"
+    clock.now = 6_059.9
+    assert int((await site.get("/top")).headers["retry-after"]) >= 1
+    clock.now = 6_060.0
+    assert standing(await site.get("/top")) == (5, 4, 60)
+
+
+async def test_nothing_happens_past_the_limit(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    ada = await site.register("ada")
+    for number in range(3):
+        await ada.posts(str(number))
+    refused(await site.post("/tweet/@ada", ada, json={"tweet": "too much"}), 429, "rate_limited")
+    clock.now += 60
+    assert (await site.user("ada"))["count_tweets"] == 3
+
+
+async def test_each_token_and_the_address_are_counted_apart(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    ada, bob = await site.register_all("ada", "bob")
+    for who in (ada, bob):
+        assert await statuses(site.client, 4, headers=who.auth) == [200, 200, 200, 429]
+    assert standing(await site.get("/top")) == (5, 2, 60), "two registrations and this"
+    assert await statuses(site.client, 3) == [200, 200, 429]
+    refused(await site.get("/top", ada), 429, "rate_limited")
+
+
+async def test_a_token_is_counted_wherever_it_comes_from(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    ada = await site.register("ada")
+    for number in range(3):
+        async with site.client_at(f"192.0.2.{number}") as client:
+            assert await statuses(client, 1, headers=ada.auth) == [200]
+    async with site.client_at("192.0.2.9") as client:
+        assert await statuses(client, 1, headers=ada.auth) == [429]
+
+
+async def test_addresses_are_counted_apart(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    for address in ("192.0.2.1", "192.0.2.2", "198.51.100.1"):
+        async with site.client_at(address) as client:
+            assert await statuses(client, 6) == [200] * 5 + [429]
+
+
+async def test_an_ipv6_network_of_one_customer_is_one_address(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    for number in range(5):
+        async with site.client_at(f"2001:db8:1:2:{number}::{number}") as client:
+            assert await statuses(client, 1) == [200]
+    async with site.client_at("2001:db8:1:2:ffff:ffff:ffff:ffff") as client:
+        assert await statuses(client, 1) == [429]
+    async with site.client_at("2001:db8:1:3::1") as client:
+        assert await statuses(client, 1) == [200]
+
+
+async def test_an_ipv4_address_on_an_ipv6_socket_is_an_ipv4_address(serve: Serve, clock: Clock) -> None:
+    """With `host = "::"` the system gives every IPv4 peer as ::ffff:a.b.c.d, which are all in one /64."""
+    site = await limited(serve, trusted_proxies=(ip_network("10.0.0.0/8"),))
+    async with site.client_at("::ffff:192.0.2.1") as client:
+        assert await statuses(client, 6) == [200] * 5 + [429]
+    async with site.client_at("::ffff:192.0.2.2") as client:
+        assert await statuses(client, 1) == [200]
+    async with site.client_at("192.0.2.1") as client:
+        assert await statuses(client, 1) == [429]
+    async with site.client_at("::ffff:10.0.0.1") as client:
+        assert await statuses(client, 1, headers={"X-Forwarded-For": "192.0.2.1"}) == [429]
+        assert await statuses(client, 1, headers={"X-Forwarded-For": "192.0.2.3"}) == [200]
+
+
+async def test_invalid_tokens_count_for_their_address(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    ada = await site.register("ada")
+    for number in range(4):
+        response = await site.get("/top", headers={"Authorization": f"Bearer rk_made_up_{number}"})
+        refused(response, 401, "token_invalid")
+        assert standing(response) == (5, 3 - number, 60)
+    for header in ("Bearer rk_another", "Bearer", "Basic x", ""):
+        refused(await site.get("/top", headers={"Authorization": header}), 429, "rate_limited")
+    assert await statuses(site.client, 1, headers=ada.auth) == [200], "his neighbours do not lock him out"
+
+
+async def test_revoked_tokens_count_for_their_address(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    ada = await site.register("ada")
+    assert (await site.delete("/token", ada)).status_code == 204
+    assert await statuses(site.client, 5, headers=ada.auth) == [401] * 4 + [429]
+
+
+async def test_refused_requests_are_counted_too(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    for _ in range(4):
+        assert (await site.post("/user", headers=BARE)).status_code == 403
+    assert (await site.post("/user", content=b"x")).status_code == 415 or 400
+    refused(await site.get("/top"), 429, "rate_limited")
+
+
+async def test_a_forwarded_header_of_a_stranger_is_ignored_and_warned_of_once(
+    serve: Serve, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = await limited(serve, trusted_proxies=(ip_network("10.0.0.0/8"),))
+    with caplog.at_level(logging.WARNING):
+        sent = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(6)]
+        found = [(await site.get("/top", headers=headers)).status_code for headers in sent]
+    assert found == [200] * 5 + [429]
+    warnings = [record for record in caplog.records if "forwarded" in record.getMessage()]
+    assert len(warnings) == 1
+
+
+async def forwarded(client: httpx.AsyncClient, header: str) -> int:
+    """How many requests the address is left that this header stands for."""
+    response = await client.get("/top", headers={"X-Forwarded-For": header})
+    return standing(response)[1]
+
+
+async def test_behind_a_trusted_proxy_the_last_stranger_is_the_client(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve, trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("::1")))
+    async with site.client_at("10.1.2.3") as client:
+        assert await forwarded(client, "192.0.2.1") == 4
+        assert await forwarded(client, "192.0.2.2") == 4
+        assert await forwarded(client, "203.0.113.7, 192.0.2.1") == 3, "what the client itself wrote does not count"
+        assert await forwarded(client, "192.0.2.1, 10.9.9.9") == 2, "nor does a second proxy of ours"
+        assert await forwarded(client, " 192.0.2.1 ,10.9.9.9 ") == 1
+        assert await forwarded(client, "2001:db8::1") == 4
+        assert await forwarded(client, "2001:db8::2") == 3
+    async with site.client_at("::1") as client:
+        assert await forwarded(client, "192.0.2.1") == 0
+
+
+async def test_what_a_proxy_forwards_in_words_counts_for_the_proxy(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve, trusted_proxies=(ip_network("10.0.0.0/8"),))
+    async with site.client_at("10.1.2.3") as client:
+        left = [await forwarded(client, header) for header in ("unknown", "", "192.0.2.1, _hidden", "x" * 9_000)]
+    assert left == [4, 3, 2, 1]
+
+
+async def test_health_probes_are_not_limited(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve, rate_limit_address=1)
+    for path in ("/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"):
+        for _ in range(3):
+            response = await site.client.get(path)
+            assert response.status_code == 200
+            assert "ratelimit-limit" not in response.headers
+
+
+async def test_in_open_mode_addresses_are_counted(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve, auth="open")
+    headers = {"Authorization": "Bearer x"}
+    assert await statuses(site.client, 6, headers=headers) == [200] * 5 + [429]
+
+
+async def test_without_limits_no_header_speaks_of_them(site: Site) -> None:
+    for _ in range(20):
+        response = await site.get("/top")
+        assert response.status_code == 200
+        assert not [name for name in response.headers if name.startswith("ratelimit")]
+
+
+async def test_a_page_of_an_allowed_site_can_read_that_it_was_limited(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve, rate_limit_address=1, cors_origins=("https://app.example",))
+    headers = {"Origin": "https://app.example"}
+    assert await statuses(site.client, 1, headers=headers) == [200]
+    response = await site.get("/top", headers=headers)
+    refused(response, 429, "rate_limited")
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+
+
+async def test_the_limits_as_they_come_are_generous(serve: Serve, clock: Clock) -> None:
+    site = await serve(rate_limit="on")
+    assert standing(await site.get("/top"))[:2] == (2_400, 2_399)
+    ada: Person = await site.register("ada")
+    assert standing(await site.get("/top", ada))[:2] == (1_200, 1_199)
