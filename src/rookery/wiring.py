@@ -88,7 +88,7 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rooker
         top=top,
         health=Health(store, ranking, fanout, clock),
     )
-    return Rookery(services, Chores(store, filler, clock, fanout, top), fanout, backends)
+    return Rookery(services, Chores(store, filler, clock, accounts, fanout, top), fanout, backends)
 
 
 @asynccontextmanager

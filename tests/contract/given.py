@@ -44,12 +44,16 @@ class Given:
         raw = self.id()
         return UserRecord(UserId(raw), name or f"u_{raw.hex()[:24]}", "Some One")
 
-    def draft(self, author: UserRecord, retweet: TweetRecord | TweetId | None = None, body: str = "Hello") -> TweetRecord:
+    def draft(
+        self, author: UserRecord, retweet: TweetRecord | TweetId | None = None, body: str = "Hello"
+    ) -> TweetRecord:
         """A tweet that is not posted yet."""
         parent = retweet.id if isinstance(retweet, TweetRecord) else retweet
         return TweetRecord(TweetId(self.id()), author.id, "A title", body, parent)
 
-    async def user(self, name: str | None = None, *, token: bytes | None = None, password: str | None = None) -> UserRecord:
+    async def user(
+        self, name: str | None = None, *, token: bytes | None = None, password: str | None = None
+    ) -> UserRecord:
         person = self.person(name)
         assert await self._store.add_user(person, Credentials(password, token)) == person.id
         return person

@@ -24,7 +24,7 @@ from tests.interleaving import HandClock, InlineDatabase, interleaved_backends
 from tests.model import Model
 
 LONG = os.environ.get("TEST_LONG") == "1"
-SEEDS = int(os.environ.get('SEEDS', '20000')) if LONG else 25
+SEEDS = int(os.environ.get("SEEDS", "20000")) if LONG else 25
 USERS = 5
 STEPS = 100
 PAGE = 3

@@ -16,7 +16,7 @@ def all_routes() -> dict[str, set[str]]:
     """Every path, as `/tweet/{user_id}`, and the methods that have a handler there."""
     app = create_routes(None, web_options(Settings(data=Path("never-made"))), SystemClock())
     return {
-        re.sub(r":\w+\}", "}", route.path): set(route.methods) - {"OPTIONS"}
+        re.sub(r":\w+\}", "}", route.path): {str(method) for method in route.methods} - {"OPTIONS"}
         for route in app.routes
         if isinstance(route, HTTPRoute)
     }

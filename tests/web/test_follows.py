@@ -28,7 +28,7 @@ async def test_a_list_holds_users_as_they_are_shown_everywhere(site: Site) -> No
 
 
 async def test_the_followee_is_named_by_id_or_name_in_body_or_query(site: Site) -> None:
-    ada, bob, eve, dan, fay = await site.register_all("ada", "bob", "eve", "dan", "fay")
+    ada, bob, _, dan, fay = await site.register_all("ada", "bob", "eve", "dan", "fay")
     asked = [
         await site.post("/follow/@ADA", ada, json={"followee_id": bob.id}),
         await site.post(f"/follow/{ada.id}", ada, data={"followee_id": "@Eve"}),

@@ -82,7 +82,9 @@ async def test_what_people_write_is_shown_as_text(site: Site) -> None:
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7*7 }}" in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4, "body, title, retweet and the original quoted in it"
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4, (
+        "body, title, retweet and the original quoted in it"
+    )
 
 
 async def test_a_retweet_shows_its_original_or_that_it_is_gone(site: Site) -> None:

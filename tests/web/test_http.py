@@ -311,4 +311,3 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(town: Town, monkeyp
 
     response = await town.site.post("/tweet", town.ada, headers=JSON, content=slow())
     refused(response, 408, "slow_body")
-

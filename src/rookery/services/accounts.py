@@ -204,6 +204,10 @@ class Accounts:
             if known and max(known[1].followers, known[1].followees, known[1].tweets) < EXACT_BELOW:
                 del self._counts[user]
 
+    def forget_all_counts(self) -> None:
+        """Count everyone's anew, after a deleted user's follows went."""
+        self._counts.clear()
+
     # --- going -------------------------------------------------------------------------------------------------------
 
     async def delete(self, caller: Caller, user: UserRecord) -> None:

@@ -8,6 +8,7 @@ from rookery.domain.errors import Unavailable
 from rookery.domain.ids import UserId
 from rookery.ports.clock import Clock
 from rookery.ports.store import Store
+from rookery.services.accounts import Accounts
 from rookery.services.fanout import Fanout
 from rookery.services.filling import TWEET, Filler
 from rookery.services.top import Top
@@ -27,6 +28,7 @@ class Chores:
     store: Store
     filler: Filler
     clock: Clock
+    accounts: Accounts
     fanout: Fanout
     top: Top
 
@@ -62,3 +64,4 @@ class Chores:
                 if written.owes_count:
                     await self.top.uncount(written.tweet)
             await asyncio.sleep(0)
+        self.accounts.forget_all_counts()

@@ -8,6 +8,7 @@ import msgspec
 from litestar import Litestar, Response, get
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme, Server
+from litestar.params import FromPath
 
 from rookery import __version__
 from rookery.web.api.shapes import BEARER
@@ -114,7 +115,7 @@ async def swagger(request: AnyRequest) -> Response[str]:  # noqa: ARG001 - handl
 
 
 @get("/assets/{name:str}", include_in_schema=False)
-async def asset(name: str) -> Response[bytes]:
+async def asset(name: FromPath[str]) -> Response[bytes]:
     """A file of that page."""
     if name == "start.js":
         return Response(_START.encode(), media_type="text/javascript", headers=_CACHED)

@@ -14,7 +14,10 @@ def mounted_tmpfs(folder: Path, size: str) -> Iterator[Path]:
     """A disk of its own in this folder. Who may not mount skips the test at home; under CI=true it fails."""
     folder.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "rookery-test", folder], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "rookery-test", folder],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if made.returncode:
         if os.environ.get("CI") == "true":

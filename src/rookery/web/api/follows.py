@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from litestar import Response, delete, get, post
-from litestar.params import QueryParameter
+from litestar.params import JSONBody, QueryParameter
 
 from rookery.domain.users import User
 from rookery.web.api.reading import either, once_of, require_reader
@@ -35,7 +35,7 @@ from rookery.web.context import AnyRequest, caller_of, services_of
 async def follow(
     request: AnyRequest,
     follower_id: PathUser,
-    data: Followee | None = None,
+    data: JSONBody[Followee | None] = None,
     followee_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[None]:
@@ -61,7 +61,7 @@ async def follow(
 async def unfollow(
     request: AnyRequest,
     follower_id: PathUser,
-    data: Followee | None = None,
+    data: JSONBody[Followee | None] = None,
     followee_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
 ) -> Response[None]:
     """Unfollow."""

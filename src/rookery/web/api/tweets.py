@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from litestar import Response, delete, get, post
-from litestar.params import QueryParameter
+from litestar.params import JSONBody, QueryParameter
 
 from rookery.domain.errors import Malformed
 from rookery.domain.tweets import ChainedTweet, Tweet
@@ -39,7 +39,7 @@ TweetQuery = Annotated[str, QueryParameter(name="tweet_id", description="A tweet
     responses=answers(201, Tweet, 404, body=True, description="Posted"),
 )
 async def post_own(
-    request: AnyRequest, user_id: PathUser, data: PostOwnTweet, idempotency_key: IdempotencyKey = None
+    request: AnyRequest, user_id: PathUser, data: JSONBody[PostOwnTweet], idempotency_key: IdempotencyKey = None
 ) -> Response[bytes]:
     """Post a tweet."""
     caller, services = caller_of(request.scope), services_of(request)
@@ -60,7 +60,9 @@ async def post_own(
     security=[{BEARER: []}],
     responses=answers(201, Tweet, 404, body=True, description="Posted"),
 )
-async def post_by_name(request: AnyRequest, data: PostTweet, idempotency_key: IdempotencyKey = None) -> Response[bytes]:
+async def post_by_name(
+    request: AnyRequest, data: JSONBody[PostTweet], idempotency_key: IdempotencyKey = None
+) -> Response[bytes]:
     """Post a tweet by name."""
     draft = Draft(data.title, data.body, initial=data.count_retweet)
     return await _post(request, data.user_name, draft, idempotency_key, data)
@@ -75,7 +77,9 @@ async def post_by_name(request: AnyRequest, data: PostTweet, idempotency_key: Id
     security=[{BEARER: []}],
     responses=answers(201, Tweet, 404, 409, body=True, description="Posted"),
 )
-async def retweet(request: AnyRequest, data: PostRetweet, idempotency_key: IdempotencyKey = None) -> Response[bytes]:
+async def retweet(
+    request: AnyRequest, data: JSONBody[PostRetweet], idempotency_key: IdempotencyKey = None
+) -> Response[bytes]:
     """Retweet."""
     draft = Draft(data.title, data.body, tweet_id(data.retweet), data.count_retweet)
     return await _post(request, data.user_name, draft, idempotency_key, data)
@@ -120,7 +124,7 @@ async def by_author(
 async def remove(
     request: AnyRequest,
     user_id: PathUser,
-    data: DeleteTweet | None = None,
+    data: JSONBody[DeleteTweet | None] = None,
     tweet_query: Annotated[str | None, QueryParameter(name="tweet_id", description="A tweet's id.")] = None,
 ) -> Response[None]:
     """Delete a tweet."""

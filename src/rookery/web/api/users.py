@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from litestar import Response, delete, get, post
-from litestar.params import QueryParameter
+from litestar.params import JSONBody, QueryParameter
 from msgspec import Struct
 
 from rookery.domain.errors import Malformed
@@ -36,7 +36,9 @@ class Token(Struct, frozen=True):
     tags=["users"],
     responses=answers(201, NewUser, 409, body=True, description="Registered"),
 )
-async def register(request: AnyRequest, data: PostUser, idempotency_key: IdempotencyKey = None) -> Response[bytes]:
+async def register(
+    request: AnyRequest, data: JSONBody[PostUser], idempotency_key: IdempotencyKey = None
+) -> Response[bytes]:
     """Register a user."""
     user = await services_of(request).accounts.register(
         caller_of(request.scope),
@@ -82,7 +84,7 @@ async def show(
 )
 async def remove(
     request: AnyRequest,
-    data: DeleteUser | None = None,
+    data: JSONBody[DeleteUser | None] = None,
     user_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
 ) -> Response[None]:
     """Delete a user."""
@@ -101,7 +103,9 @@ async def remove(
     tags=["users"],
     responses=answers(201, Token, body=True, description="A new token"),
 )
-async def sign_in(request: AnyRequest, data: PostToken, idempotency_key: IdempotencyKey = None) -> Response[bytes]:
+async def sign_in(
+    request: AnyRequest, data: JSONBody[PostToken], idempotency_key: IdempotencyKey = None
+) -> Response[bytes]:
     """Sign in."""
     token = await services_of(request).accounts.sign_in(
         data.name, data.password, once_of(request, idempotency_key, data)

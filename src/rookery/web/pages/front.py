@@ -4,6 +4,7 @@ from importlib.resources import files
 
 import msgspec
 from litestar import Response, get
+from litestar.params import FromPath
 from litestar.response import Template
 
 from rookery.domain.cursors import DEFAULT_LIMIT
@@ -75,7 +76,7 @@ def _weight(text: str) -> float:
 
 
 @get("/static/{name:str}", include_in_schema=False)
-async def static(name: str) -> Response[bytes]:
+async def static(name: FromPath[str]) -> Response[bytes]:
     """The page's own style and icon."""
     match name:
         case "rookery.css":

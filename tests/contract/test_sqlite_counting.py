@@ -1,0 +1,139 @@
+"""Store and ranking in one SQLite file: a tweet and its count are one write, unless the ranking is elsewhere."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from rookery.adapters.sqlite import Database, SqliteRanking, SqliteStore
+from rookery.domain.errors import Conflict, NotFound
+from rookery.domain.ids import ZERO, TweetId
+from rookery.domain.tweets import Link, link_of
+from rookery.ports.ranking import Ranked
+from rookery.ports.store import Store
+from tests.contract.adapters.sqlite import file_in, opened
+from tests.contract.expecting import refused
+from tests.contract.given import MOST, Given, once
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with opened(file_in(tmp_path)) as database:
+        yield database
+
+
+@pytest.fixture
+def store(database: Database) -> SqliteStore:
+    return SqliteStore(database, counts=True)
+
+
+@pytest.fixture
+def ranking(database: Database) -> SqliteRanking:
+    return SqliteRanking(database)
+
+
+async def drift(store: Store, ranking: SqliteRanking) -> int:
+    """How many counts are not those that the store's tweets make."""
+
+    async def links() -> AsyncIterator[Sequence[Link]]:
+        yield [link_of(tweet) for tweet in await store.walk_tweets(TweetId(ZERO), 100_000)]
+
+    return (await ranking.recount(links(), lambda _: None)).drifted
+
+
+async def test_a_tweet_is_counted_when_it_is_answered(store: SqliteStore, ranking: SqliteRanking) -> None:
+    given = Given(store)
+    ada = await given.user()
+    root = await given.written(ada)
+    assert not root.owes_count
+    assert await ranking.top(10) == [Ranked(root.tweet.id, 0)]
+    retweet = await given.post(ada, root.tweet)
+    again = await given.post(ada, retweet)
+    assert await ranking.counts([root.tweet.id, retweet.id, again.id]) == [2, 1, 0]
+
+    written = await store.delete_tweet(again.id)
+    assert not written.owes_count
+    assert await ranking.counts([root.tweet.id, retweet.id]) == [1, 0]
+    await store.delete_tweet(again.id)
+    assert await ranking.counts([root.tweet.id, retweet.id]) == [1, 0]
+    await store.delete_tweet(root.tweet.id)
+    assert await ranking.top(10) == [Ranked(retweet.id, 0)]
+    assert await drift(store, ranking) == 0
+
+
+async def test_a_replay_counts_nothing(store: SqliteStore, ranking: SqliteRanking) -> None:
+    given = Given(store)
+    ada = await given.user()
+    root = await given.post(ada)
+    for _ in range(3):
+        await store.add_tweet(given.draft(ada, root), MOST, once())
+    assert await ranking.counts([root.id]) == [1]
+    assert await drift(store, ranking) == 0
+
+
+async def test_what_is_refused_counts_nothing(store: SqliteStore, ranking: SqliteRanking) -> None:
+    given = Given(store)
+    ada, gone = await given.users(2)
+    root = await given.post(ada)
+    await store.delete_user(gone.id)
+    with refused(Conflict, "chain_too_long"):
+        await store.add_tweet(given.draft(ada, root), 0)
+    with refused(NotFound, "unknown_user"):
+        await store.add_tweet(given.draft(gone, root), MOST)
+    assert await ranking.counts([root.id]) == [0]
+    assert await ranking.top(10) == [Ranked(root.id, 0)]
+
+
+async def test_imported_tweets_are_counted(store: SqliteStore, ranking: SqliteRanking) -> None:
+    given = Given(store)
+    ada = await given.user()
+    tweets = [given.draft(ada) for _ in range(5)]
+    written = [*await store.add_tweets(tweets), *await store.add_tweets(tweets)]
+    assert not any(one.owes_count for one in written)
+    assert [item.tweet for item in await ranking.top(10)] == [tweet.id for tweet in reversed(tweets)]
+    assert await drift(store, ranking) == 0
+
+
+async def test_purging_takes_back_what_a_user_counted(store: SqliteStore, ranking: SqliteRanking) -> None:
+    given = Given(store)
+    ada, bob = await given.users(2)
+    root = await given.post(bob)
+    hers = await given.post(ada, root)
+    his = await given.post(bob, hers)
+    await given.post(ada, his)
+    await store.delete_user(ada.id)
+    while (step := await store.purge_user(ada.id, 1)) is not None:
+        assert not any(written.owes_count for written in step)
+    assert await ranking.counts([root.id, his.id]) == [1, 0]
+    assert [item.tweet for item in await ranking.top(10)] == [root.id, his.id]
+    assert await drift(store, ranking) == 0
+
+
+async def test_counts_are_owed_to_a_ranking_elsewhere(database: Database, ranking: SqliteRanking) -> None:
+    store = SqliteStore(database, counts=False)
+    given = Given(store)
+    ada = await given.user()
+    root = await given.written(ada)
+    retweet = await given.written(ada, root.tweet)
+    replay = await store.add_tweet(given.draft(ada, root.tweet), MOST, once())
+    replay = await store.add_tweet(given.draft(ada, root.tweet), MOST, once())
+    imported = await store.add_tweets([given.draft(ada)])
+    gone = await store.delete_tweet(retweet.tweet.id)
+    await store.delete_user(ada.id)
+    purged = await store.purge_user(ada.id, 10)
+    assert all(written.owes_count for written in (root, retweet, replay, *imported, gone, *(purged or [])))
+    assert await ranking.top(10) == []
+
+
+async def test_a_retweet_is_counted_though_its_original_was_counted_elsewhere(database: Database) -> None:
+    """The ranking was Redis, and is this file from now on: what owes no count is counted, before any recount."""
+    elsewhere = SqliteStore(database, counts=False)
+    given = Given(elsewhere)
+    ada = await given.user()
+    root, middle = await given.chain(ada, 2)
+
+    store, ranking = SqliteStore(database, counts=True), SqliteRanking(database)
+    written = await store.add_tweet(given.draft(ada, middle), MOST)
+    if not written.owes_count:
+        assert await ranking.counts([root.id, middle.id]) == [1, 1]
+        assert written.tweet.id in [item.tweet for item in await ranking.top(10)]

@@ -1,0 +1,201 @@
+"""Random histories of everything people do: every answer equals brute force, whatever the cache and the threshold."""
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from rookery.adapters.argon2 import Argon2Hasher
+from rookery.adapters.memory import MemoryCache
+from rookery.adapters.sqlite import SqliteRanking, SqliteStore
+from rookery.config import Settings
+from rookery.domain.ids import TweetId, parse_id
+from rookery.domain.users import UserRecord
+from rookery.services import fanout
+from rookery.services.callers import ANYONE
+from rookery.services.tweets import Draft
+from rookery.wiring import Backends, Rookery, join
+from tests.interleaving import HandClock, InlineDatabase
+from tests.model import Model
+
+LONG = os.environ.get("TEST_LONG") == "1"
+NAMES = [f"user{number}" for number in range(6)]
+CACHES = [0, 2_000, 8_000, 1 << 20]
+THRESHOLDS = [None, 0, 1, 2, 3, 5]
+
+people = st.sampled_from(NAMES)
+
+
+class Histories(RuleBasedStateMachine):
+    """One community, from its first user on. Everything is asked through the services that the web calls."""
+
+    tweets = Bundle("tweets")
+
+    @initialize(cache=st.sampled_from(CACHES), threshold=st.sampled_from(THRESHOLDS))
+    def found(self, cache: int, threshold: int | None) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.runner = asyncio.Runner()
+        self.clock = HandClock()
+        self.model = Model()
+        self.users: dict[str, UserRecord] = {}
+        self.hasher = Argon2Hasher()
+        self.start(cache, threshold)
+
+    def start(self, cache: int, threshold: int | None) -> None:
+        path = Path(self.folder.name)
+        self.database = InlineDatabase(path / "rookery.db")
+        self.cache = MemoryCache(cache, self.clock.monotonic)
+        backends = Backends(
+            SqliteStore(self.database, counts=True), self.cache, SqliteRanking(self.database), self.clock
+        )
+        chosen = Settings(data=path, auth="open", pull_threshold="off" if threshold is None else threshold)
+        self.rookery: Rookery = join(chosen, backends, self.hasher)
+
+    def do(self, step: Any) -> Any:
+        return self.runner.run(step)
+
+    @property
+    def services(self) -> Any:
+        return self.rookery.services
+
+    def teardown(self) -> None:
+        if hasattr(self, "runner"):
+            self.do(self.database.close())
+            self.hasher.close()
+            self.runner.close()
+            self.folder.cleanup()
+
+    def user(self, name: str) -> UserRecord:
+        """A user who is made when he is first needed; under a deleted one's name comes another."""
+        if name not in self.users:
+            free = name + "_" * sum(gone.startswith(name) for gone in self.model.gone)
+            made = self.do(self.services.accounts.register(ANYONE, free, None))
+            self.users[name] = self.do(self.services.accounts.find(str(made.user_id)))
+        return self.do(self.services.accounts.find_name(self.users[name].name))  # type: ignore[no-any-return]
+
+    @rule(target=tweets, author=people, initial=st.sampled_from([0, 0, 0, 7]))
+    def post(self, author: str, initial: int) -> bytes:
+        posted = self.do(self.services.tweets.post(ANYONE, self.user(author), Draft("", "x", initial=initial)))
+        self.model.post(id_of(posted), self.users[author].name, initial=initial)
+        return id_of(posted)
+
+    @rule(target=tweets, author=people, original=tweets)
+    def retweet(self, author: str, original: bytes) -> bytes:
+        if self.model.tweets[original].deleted:
+            return original
+        posted = self.do(self.services.tweets.post(ANYONE, self.user(author), Draft("", "", TweetId(original))))
+        self.model.post(id_of(posted), self.users[author].name, original)
+        return id_of(posted)
+
+    @rule(one=people, other=people)
+    def follow(self, one: str, other: str) -> None:
+        if one != other:
+            self.do(self.services.follows.follow(ANYONE, self.user(one), self.user(other), None))
+            self.model.follow(self.users[one].name, self.users[other].name)
+
+    @rule(one=people, other=people)
+    def unfollow(self, one: str, other: str) -> None:
+        if one != other:
+            self.do(self.services.follows.unfollow(ANYONE, self.user(one), self.user(other)))
+            self.model.unfollow(self.users[one].name, self.users[other].name)
+
+    @rule(tweet=tweets)
+    def delete(self, tweet: bytes) -> None:
+        posted = self.model.tweets[tweet]
+        if posted.author not in self.model.gone:
+            author = self.do(self.services.accounts.find_name(posted.author))
+            self.do(self.services.tweets.delete(ANYONE, author, TweetId(tweet)))
+            self.model.delete(tweet)
+
+    @rule(name=people, purged=st.booleans())
+    def delete_user(self, name: str, purged: bool) -> None:
+        user = self.user(name)
+        self.do(self.services.accounts.delete(ANYONE, user))
+        self.model.delete_user(user.name)
+        del self.users[name]
+        if purged:
+            self.do(self.rookery.chores.purge())
+
+    @rule(name=people, limit=st.integers(1, 12))
+    def read_feed(self, name: str, limit: int) -> None:
+        got, cursor = [], None
+        while True:
+            page = self.do(self.services.feeds.home(self.user(name).id, limit, cursor))
+            got += [id_of(item) for item in page.items]
+            assert len(page.items) == limit or page.next is None
+            cursor = page.next
+            if cursor is None:
+                break
+        assert got == self.model.feed(self.users[name].name)
+
+    @rule(tweet=tweets)
+    def read_chain(self, tweet: bytes) -> None:
+        if self.model.tweets[tweet].deleted:
+            return
+        page = self.do(self.services.tweets.chain(TweetId(tweet), 100, None))
+        assert [id_of(item) for item in page.items] == self.model.chain(tweet)
+
+    @rule()
+    def lose_the_cache(self) -> None:
+        self.do(self.cache.close())
+
+    @rule(cache=st.sampled_from(CACHES), threshold=st.sampled_from(THRESHOLDS))
+    def restart(self, cache: int, threshold: int | None) -> None:
+        self.do(self.database.close())
+        self.start(cache, threshold)
+
+    @rule(passed=st.sampled_from([1_000, 61_000, 3_600_000, fanout.RISE_MILLIS, fanout.FALL_MILLIS]))
+    def time_passes(self, passed: int) -> None:
+        self.clock.millis += passed
+        self.do(self.rookery.chores.do_all())
+
+    @invariant()
+    def the_top_list_is_right(self) -> None:
+        if not hasattr(self, "runner"):
+            return
+        top = [id_of(item) for item in self.do(self.services.top.list(10))]
+        if not self.do(self.rookery.backends.store.users_to_purge(1)):  # else counts are on their way
+            assert top == self.model.top(10)
+
+    @invariant()
+    def counts_of_users_are_right(self) -> None:
+        if not hasattr(self, "runner") or self.do(self.rookery.backends.store.users_to_purge(1)):
+            return
+        for name, user in self.users.items():
+            shown = self.do(self.services.accounts.show(user))
+            followers = sum(user.name in followees for followees in self.model.following.values())
+            followees = len(self.model.following.get(user.name, ()))
+            assert (name, shown.count_followers, shown.count_followees, shown.count_tweets) == (
+                name,
+                followers,
+                followees,
+                len(self.model.by_author(user.name)),
+            )
+
+
+def test_every_answer_equals_brute_force() -> None:
+    run_state_machine_as_test(
+        Histories,
+        settings=settings(
+            max_examples=2_000 if LONG else 40,
+            stateful_step_count=60,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def id_of(item: bytes) -> bytes:
+    return parse_id(item[7:43].decode())
