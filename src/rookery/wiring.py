@@ -12,6 +12,7 @@ from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, ServerLock, SqliteRanking, SqliteStore
 from rookery.adapters.system import SystemClock
 from rookery.config import Settings
+from rookery.domain.errors import Unavailable
 from rookery.ports.cache import Cache
 from rookery.ports.clock import Clock
 from rookery.ports.ranking import Ranking
@@ -62,9 +63,12 @@ async def open_backends(settings: Settings, *, alone: bool) -> AsyncIterator[Bac
     async with AsyncExitStack() as stack:
         clock = SystemClock()
         path = settings.data / DATABASE
-        if alone:
-            stack.enter_context(ServerLock(path))
-        database = Database(path)
+        try:
+            if alone:
+                stack.enter_context(ServerLock(path))
+            database = Database(path)
+        except Unavailable as error:  # whoever starts it may know the path, and needs it
+            raise Unavailable(error.code, f"Can't open {path}: {error.__cause__}") from error
         stack.push_async_callback(database.close)
         cache = MemoryCache(settings.cache_bytes, clock.monotonic)
         stack.push_async_callback(cache.close)

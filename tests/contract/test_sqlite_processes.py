@@ -196,9 +196,10 @@ async def test_processes_that_make_a_file_at_the_same_moment_all_open_it(tmp_pat
                 assert connection.execute("SELECT count(*) FROM meta WHERE name = 'secret'").fetchone() == (1,)
 
 
-async def test_opening_waits_for_another_process_that_is_making_the_file(path: Path) -> None:
+@pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])
+async def test_opening_waits_for_another_process_that_is_making_the_file(path: Path, lock: str) -> None:
     with by_hand(path) as other:
-        other.execute("BEGIN IMMEDIATE")
+        other.execute(f"BEGIN {lock}")
         opening = asyncio.create_task(asyncio.to_thread(Database, path))
         await asyncio.wait([opening], timeout=0.2)
         other.execute("COMMIT")
@@ -232,5 +233,7 @@ async def test_a_reader_that_stays_does_not_hold_up_writes(path: Path) -> None:
             reader.execute("BEGIN")
             before = reader.execute("SELECT count(*) FROM user").fetchone()
             for database in (first, second):
-                await database.write(lambda sql: sql.execute("INSERT OR REPLACE INTO meta VALUES ('probe', x'00')").rowcount)
+                await database.write(
+                    lambda sql: sql.execute("INSERT OR REPLACE INTO meta VALUES ('probe', x'00')").rowcount
+                )
             assert reader.execute("SELECT count(*) FROM user").fetchone() == before

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rookery.cli import build
-from rookery.config import SPECS, Settings, reference
+from rookery.config import SPECS, Settings, Spec, reference
 from rookery.web.app import create_routes
 from rookery.wiring import web_options
 from tests.interleaving import HandClock
@@ -28,7 +28,7 @@ def page(name: str) -> str:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_every_setting_is_documented(spec: object) -> None:
+def test_every_setting_is_documented(spec: Spec) -> None:
     assert f"| `{spec.name}` |" in page("settings.md")
 
 

@@ -1,0 +1,128 @@
+"""What every hasher of passwords promises."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+from argon2 import PasswordHasher
+
+from rookery.adapters.argon2 import Argon2Hasher
+from rookery.domain.errors import Unavailable
+from rookery.domain.users import MAX_PASSWORD
+from rookery.ports.hasher import Hasher
+from tests.contract.expecting import refused
+
+OpenHasher = Callable[[int, int], AbstractContextManager[Hasher]]
+"""A hasher that hashes so many at a time while so many more wait."""
+
+
+@contextmanager
+def _argon2(at_once: int, waiting: int) -> Iterator[Hasher]:
+    """With cheap parameters: some milliseconds a hash."""
+    hasher = Argon2Hasher(at_once, waiting, PasswordHasher(time_cost=2, memory_cost=4096, parallelism=1))
+    yield hasher
+    hasher.close()
+
+
+HASHERS: dict[str, OpenHasher] = {"argon2": _argon2}
+
+
+@pytest.fixture(params=HASHERS.values(), ids=HASHERS.keys())
+def open_hasher(request: pytest.FixtureRequest) -> OpenHasher:
+    opener: OpenHasher = request.param
+    return opener
+
+
+@pytest.fixture
+def hasher(open_hasher: OpenHasher) -> Iterator[Hasher]:
+    with open_hasher(2, 100) as hasher:
+        yield hasher
+
+
+@pytest.mark.parametrize("password", ["correct horse", "pässwörd 🐎", " leading", "x" * MAX_PASSWORD, "nul\0inside"])
+async def test_the_password_is_verified_and_another_is_not(hasher: Hasher, password: str) -> None:
+    hashed = await hasher.hash(password)
+    assert await hasher.verify(hashed, password)
+    for other in (password[:-1], password + "x", password.swapcase() + "!", ""):
+        assert not await hasher.verify(hashed, other)
+
+
+async def test_a_hash_is_salted_and_does_not_tell_the_password(hasher: Hasher) -> None:
+    hashes = [await hasher.hash("correct horse") for _ in range(3)]
+    assert len(set(hashes)) == 3
+    assert not any("correct" in hashed for hashed in hashes)
+    assert all([await hasher.verify(hashed, "correct horse") for hashed in hashes])
+
+
+async def test_a_hash_holds_its_own_parameters(hasher: Hasher) -> None:
+    older = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=2).hash("correct horse")
+    assert await hasher.verify(older, "correct horse")
+    assert not await hasher.verify(older, "wrong horse")
+
+
+async def test_nobody_has_no_password(hasher: Hasher) -> None:
+    assert not await hasher.verify(None, "correct horse")
+    assert not await hasher.verify(None, "")
+    assert not await hasher.verify(None, "nobody has this password")
+
+
+@pytest.mark.parametrize("hashed", ["", "not a hash", "$argon2id$v=19$m=4096,t=2,p=1$broken"])
+async def test_what_is_no_hash_is_nobodys_password(hasher: Hasher, hashed: str) -> None:
+    assert not await hasher.verify(hashed, "correct horse")
+
+
+async def test_nobody_takes_as_long_as_somebody(hasher: Hasher) -> None:
+    """In this process's own CPU time, and at best of several, so that a busy machine doesn't matter."""
+
+    async def cost(hashed: str | None) -> float:
+        begun = time.process_time()
+        assert not await hasher.verify(hashed, "wrong horse")
+        return time.process_time() - begun
+
+    hashed = await hasher.hash("correct horse")
+    await hasher.verify(None, "wrong horse")
+    somebody = min([await cost(hashed) for _ in range(9)])
+    nobody = min([await cost(None) for _ in range(9)])
+    assert 0.5 < nobody / somebody < 2
+
+
+async def test_the_event_loop_turns_while_a_password_is_hashed(hasher: Hasher) -> None:
+    hashing = asyncio.create_task(hasher.hash("correct horse"))
+    turns = 0
+    while not hashing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 10
+    assert await hashing
+
+
+async def test_who_comes_when_too_many_wait_is_refused(open_hasher: OpenHasher) -> None:
+    with open_hasher(1, 2) as hasher:
+        hashed = await hasher.hash("correct horse")
+        for ask in (lambda: hasher.verify(hashed, "correct horse"), lambda: hasher.hash("correct horse")):
+            answers = await asyncio.gather(*(ask() for _ in range(10)), return_exceptions=True)
+            refusals = [answer for answer in answers if isinstance(answer, BaseException)]
+            assert len(refusals) == 7
+            assert all(isinstance(answer, Unavailable) and answer.code == "busy" for answer in refusals)
+        assert await hasher.verify(hashed, "correct horse"), "and then there is room again"
+
+
+async def test_who_asks_for_nobody_is_refused_too(open_hasher: OpenHasher) -> None:
+    with open_hasher(1, 0) as hasher:
+        first = asyncio.create_task(hasher.verify(None, "correct horse"))
+        await asyncio.sleep(0)
+        with refused(Unavailable, "busy"):
+            await hasher.verify(None, "correct horse")
+        assert not await first
+
+
+async def test_who_gives_up_makes_room(open_hasher: OpenHasher) -> None:
+    with open_hasher(1, 2) as hasher:
+        waiting = [asyncio.create_task(hasher.hash("correct horse")) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert await asyncio.wait_for(hasher.hash("correct horse"), 30)
