@@ -36,10 +36,11 @@ class Measured(msgspec.Struct):
 def owners(count: int, entries: int, folder: Path) -> Measured:
     """Timelines as the services make them: filled with a hundred, and the rest delivered and read."""
     with Inside(folder) as inside:
-        authors = inside.people("author", 10)
+        authors, others = inside.people("author", 10), inside.people("other", 10)
         readers = inside.people("reader", count + count // WARM)
-        inside.follow((reader, author) for reader in readers for author in authors)
-        inside.tweets(authors * (FILLED // len(authors)), texts(FILLED))
+        for some, whom in ((readers[:count], authors), (readers[count:], others)):
+            inside.follow((reader, author) for reader in some for author in whom)
+            inside.tweets(whom * (FILLED // len(whom)), texts(FILLED))
         ids = [reader.id for reader in readers]
         del readers
         cache = inside.rookery.backends.cache

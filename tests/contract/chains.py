@@ -1,4 +1,4 @@
-"""Chains of tweets as a store knows them, and what every ranking of them must hold: the model that tests compare with."""
+"""Chains of tweets as a store knows them, and the counts that every ranking of them must hold: the tests' model."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import count

@@ -23,7 +23,7 @@ CACHES: Mapping[str, CachePlace] = {
 }
 
 
-@pytest.fixture(scope="session", params=STORES.values(), ids=STORES.keys())
+@pytest.fixture(scope="session", params=STORES.values(), ids=list(STORES))
 def open_store(request: pytest.FixtureRequest) -> OpenStore:
     """Opens the store of a folder. Opening the same folder again is what another process would do."""
     opener: OpenStore = request.param
@@ -41,7 +41,7 @@ def given(store: Store) -> Given:
     return Given(store)
 
 
-@pytest.fixture(scope="session", params=RANKINGS.values(), ids=RANKINGS.keys())
+@pytest.fixture(scope="session", params=RANKINGS.values(), ids=list(RANKINGS))
 def ranking_place(request: pytest.FixtureRequest) -> RankingPlace:
     place: RankingPlace = request.param
     return place
@@ -53,7 +53,7 @@ async def ranking(ranking_place: RankingPlace, tmp_path: Path) -> AsyncIterator[
         yield ranking
 
 
-@pytest.fixture(scope="session", params=CACHES.values(), ids=CACHES.keys())
+@pytest.fixture(scope="session", params=CACHES.values(), ids=list(CACHES))
 def cache_place(request: pytest.FixtureRequest) -> CachePlace:
     place: CachePlace = request.param
     return place

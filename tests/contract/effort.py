@@ -1,4 +1,4 @@
-"""How long the tests by chance go on: a few seconds at home and in CI, minutes with ROOKERY_TEST_LONG (make test-long)."""
+"""How long the tests by chance go on: seconds as a rule, minutes with ROOKERY_TEST_LONG (make test-long)."""
 
 import os
 

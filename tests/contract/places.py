@@ -1,6 +1,6 @@
 """What a contract suite must be told of an adapter: how to open it, and what only its technology can do to it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -48,7 +48,7 @@ class OpenCache:
     """An empty cache, and how its time passes (seconds): by its injected clock, or by waiting where it has none."""
 
     cache: Cache
-    pass_time: Callable[[float], Awaitable[None]]
+    pass_time: Callable[[float], Coroutine[None, None, None]]
 
 
 @dataclass(frozen=True, slots=True)

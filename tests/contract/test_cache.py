@@ -1,4 +1,4 @@
-"""What every cache promises. It may forget at any moment, but these have room enough: what they forget they were told."""
+"""What every cache promises. One may forget at any moment, but these have room enough to be held to every key."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -201,7 +201,7 @@ async def test_after_its_time_a_swap_is_told_that_it_is_gone(opened: OpenCache) 
 
 
 async def test_a_token_from_before_a_delete_never_fits_again(cache: Cache) -> None:
-    tokens = []
+    tokens: list[object] = []
     for _ in range(20):
         await put(cache, A, b"the same")
         for token in tokens:

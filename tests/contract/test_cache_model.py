@@ -144,4 +144,4 @@ def test_a_cache_is_a_dictionary_that_forgets_what_is_past_its_time(cache_place:
     class Machine(CacheModel):
         place = cache_place
 
-    run_state_machine_as_test(Machine, settings=examples(60))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Machine, settings=examples(60))

@@ -7,9 +7,10 @@ from itertools import pairwise
 from uuid import UUID
 
 import pytest
-from uuid_utils import UUID as RustUUID
+import uuid_utils
 
-from rookery.adapters.system import SystemClock, clock as system_clock
+from rookery.adapters.system import SystemClock
+from rookery.adapters.system import clock as system_clock
 from rookery.domain.ids import id_at, millis_of
 from rookery.ports.clock import Clock
 
@@ -26,13 +27,13 @@ class ClockPlace:
 
 def _set_system(monkeypatch: pytest.MonkeyPatch, now: int) -> None:
     """Nobody sets a machine's clock back for a test: the source of its ids stands still at that time instead."""
-    monkeypatch.setattr(system_clock, "uuid7", lambda: RustUUID(bytes=id_at(now, bytes(10))))
+    monkeypatch.setattr(system_clock, "uuid7", lambda: uuid_utils.UUID(bytes=id_at(now, bytes(10))))
 
 
 CLOCKS = {"system": ClockPlace(SystemClock, _set_system)}
 
 
-@pytest.fixture(params=CLOCKS.values(), ids=CLOCKS.keys())
+@pytest.fixture(params=CLOCKS.values(), ids=list(CLOCKS))
 def place(request: pytest.FixtureRequest) -> ClockPlace:
     place: ClockPlace = request.param
     return place

@@ -29,7 +29,7 @@ def _argon2(at_once: int, waiting: int) -> Iterator[Hasher]:
 HASHERS: dict[str, OpenHasher] = {"argon2": _argon2}
 
 
-@pytest.fixture(params=HASHERS.values(), ids=HASHERS.keys())
+@pytest.fixture(params=HASHERS.values(), ids=list(HASHERS))
 def open_hasher(request: pytest.FixtureRequest) -> OpenHasher:
     opener: OpenHasher = request.param
     return opener

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ def open_files(folder: Path) -> list[str]:
     links = []
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            links.append(os.readlink(descriptor))
+            links.append(str(descriptor.readlink()))
         except FileNotFoundError:  # the one that listed them
             continue
     return [link for link in links if link.startswith(str(folder))]
@@ -170,9 +169,10 @@ def test_a_file_that_is_no_database_is_refused_and_untouched(path: Path, content
     assert_refused_untouched(path, "not_rookery")
 
 
-def test_an_empty_file_becomes_a_database(path: Path) -> None:
+async def test_an_empty_file_becomes_a_database(path: Path) -> None:
     path.touch()
-    Database(path)
+    async with open_store(path.parent) as store:
+        await store.check()
 
 
 async def test_a_damaged_file_is_unavailable_to_all_who_ask(tmp_path: Path, path: Path) -> None:

@@ -134,5 +134,5 @@ async def test_a_full_database_refuses_writes_and_heals_without_opening_again(tm
         await posting.post(100)
         assert len(posting.refused) == refusals
     assert_sound(path)
-    async with open_store(tmp_path) as store:
-        await posting.check(store)
+    async with open_store(tmp_path) as again:
+        await posting.check(again)

@@ -15,6 +15,7 @@ from rookery.adapters.sqlite import Database, ServerLock
 from rookery.adapters.sqlite.schema import MIGRATIONS
 from rookery.domain.errors import Conflict
 from rookery.domain.ids import UserId
+from rookery.domain.users import UserRecord
 from tests.contract.adapters.sqlite import by_hand, file_in, open_store, opened
 from tests.contract.expecting import refused
 from tests.contract.given import Given
@@ -146,7 +147,7 @@ async def test_a_command_beside_a_server_writes_too(path: Path) -> None:
             assert await line_of(command) == "ready"
             given = Given(store)
             theirs = asyncio.create_task(rest_of(command))
-            mine = []
+            mine: list[UserRecord] = []
             while not theirs.done() or len(mine) < 100:
                 mine += await asyncio.gather(*(given.user() for _ in range(8)))
             ids = [UserId(bytes.fromhex(line)) for line in await theirs]

@@ -24,7 +24,8 @@ async def _add_user(store: Store, given: Given, ada: UserRecord, bob: UserRecord
 
 
 async def _add_token(store: Store, given: Given, ada: UserRecord, bob: UserRecord, key: Once) -> object:
-    return await store.add_token(ada.id, given.id() * 2, key)
+    await store.add_token(ada.id, given.id() * 2, key)
+    return ada.id
 
 
 async def _follow(store: Store, given: Given, ada: UserRecord, bob: UserRecord, key: Once) -> object:
@@ -38,7 +39,7 @@ async def _add_tweet(store: Store, given: Given, ada: UserRecord, bob: UserRecor
 WRITES = {"add_user": _add_user, "add_token": _add_token, "follow": _follow, "add_tweet": _add_tweet}
 
 
-@pytest.fixture(params=WRITES.values(), ids=WRITES.keys())
+@pytest.fixture(params=WRITES.values(), ids=list(WRITES))
 def write(request: pytest.FixtureRequest) -> Write:
     """Each write that takes a key, new in all but the key whenever it is asked for."""
     asked: Write = request.param

@@ -23,12 +23,12 @@ class Page(Generic[T]):
 
 
 def write_cursor(kind: str, position: bytes) -> str:
-    """A cursor for a list of this kind (one letter) that goes on after the 16-byte id given."""
+    """A cursor for a list of this kind (one letter) that goes on after the id given, or the ids."""
     return urlsafe_b64encode(kind.encode() + position).rstrip(b"=").decode()
 
 
-def read_cursor(kind: str, text: str) -> bytes:
-    """The position in a cursor of this kind: 16 bytes.
+def read_cursor(kind: str, text: str, *, ids: int = 1) -> bytes:
+    """The position in a cursor of this kind: so many ids of 16 bytes.
 
     Raises:
         Malformed: `malformed_cursor`, also for a cursor of another list.
@@ -38,6 +38,11 @@ def read_cursor(kind: str, text: str) -> bytes:
     except (Error, ValueError):
         raw = b""
     # Decoding ignores foreign letters and spare bits; writing it again shows whether this cursor came from here.
-    if len(raw) != 1 + ID_BYTES or raw[:1] != kind.encode() or write_cursor(kind, raw[1:]) != text:
-        raise Malformed("malformed_cursor", "This cursor is not one of this list.")
+    if len(raw) != 1 + ids * ID_BYTES or raw[:1] != kind.encode() or write_cursor(kind, raw[1:]) != text:
+        raise foreign_cursor()
     return raw[1:]
+
+
+def foreign_cursor() -> Malformed:
+    """The answer to a cursor that did not come from this list."""
+    return Malformed("malformed_cursor", "This cursor is not one of this list.")

@@ -77,8 +77,8 @@ def check_name(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """What makes a handle unique: its lower case (ASCII, so this is exact)."""
-    return name.lower()
+    """What makes a handle unique: its lower case. Beyond ASCII letters stay, as some would become ASCII ones."""
+    return name.lower() if name.isascii() else name
 
 
 def check_password(password: str) -> str:

@@ -72,7 +72,7 @@ class Feeds:
             NotFound: `unknown_user`.
             Malformed: `malformed_cursor`.
         """
-        below = TweetId(read_cursor(CURSOR, cursor)) if cursor else None
+        below = TweetId(read_cursor(CURSOR, cursor)) if cursor is not None else None
         items: list[bytes] = []
         while True:
             want = limit - len(items)

@@ -39,6 +39,14 @@ class Follows:
         await self.store.follow(follower.id, followee.id, self.clock.now(), self.most, once)
         await self._changed(follower.id, followee.id)
 
+    async def is_done(self, once: Once) -> bool:
+        """Whether the follow of this key was done: then it is answered alike, also if a user is gone since.
+
+        Raises:
+            BrokenRule: `idempotency_key_reused`.
+        """
+        return await self.store.recall(once) is not None
+
     async def unfollow(self, caller: Caller, follower: UserRecord, followee: UserRecord) -> None:
         """End that one follows another. Doing it twice changes nothing.
 
@@ -52,13 +60,13 @@ class Follows:
 
     async def followees(self, user: UserRecord, limit: int, cursor: str | None) -> Page[User]:
         """Whom a user follows, the newest members first."""
-        below = UserId(read_cursor(FOLLOWEES, cursor)) if cursor else None
+        below = UserId(read_cursor(FOLLOWEES, cursor)) if cursor is not None else None
         ids = await self.store.followees(user.id, below, limit + 1)
         return await self._page(FOLLOWEES, list(ids), limit)
 
     async def followers(self, user: UserRecord, limit: int, cursor: str | None) -> Page[User]:
         """Who follows a user, the newest members first."""
-        below = UserId(read_cursor(FOLLOWERS, cursor)) if cursor else None
+        below = UserId(read_cursor(FOLLOWERS, cursor)) if cursor is not None else None
         ids = await self.store.followers(user.id, below, limit + 1)
         return await self._page(FOLLOWERS, list(ids), limit)
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from rookery.domain.cursors import Page, read_cursor, write_cursor
+from rookery.domain.cursors import Page, foreign_cursor, read_cursor, write_cursor
 from rookery.domain.errors import BrokenRule, Forbidden, deleted_tweet, unknown_tweet
 from rookery.domain.idempotency import Once
-from rookery.domain.ids import TweetId, UserId
+from rookery.domain.ids import ID_BYTES, TweetId, UserId
 from rookery.domain.text import clean_body, clean_title
 from rookery.domain.timeline import tweet_of
 from rookery.domain.tweets import TweetRecord, in_chain, place_of
@@ -103,7 +103,7 @@ class Tweets:
 
     async def by_author(self, author: UserRecord, limit: int, cursor: str | None) -> Page[bytes]:
         """A page of one author's tweets, newest first."""
-        below = TweetId(read_cursor(BY_AUTHOR, cursor)) if cursor else None
+        below = TweetId(read_cursor(BY_AUTHOR, cursor)) if cursor is not None else None
         entries = (await self.store.tails([(author.id, below)], limit + 1))[0]
         shown = await self.showing.show(entries[:limit])
         more = write_cursor(BY_AUTHOR, tweet_of(entries[limit - 1])) if len(entries) > limit else None
@@ -115,9 +115,11 @@ class Tweets:
         Raises:
             NotFound: `unknown_tweet`, `deleted_tweet`, for the first.
         """
-        if cursor:
-            last = TweetId(read_cursor(CHAIN, cursor))
-            above: TweetId | None = (await self._record(last)).retweet
+        if cursor is not None:
+            position = read_cursor(CHAIN, cursor, ids=2)
+            if position[:ID_BYTES] != tweet:
+                raise foreign_cursor()
+            above: TweetId | None = (await self._record(TweetId(position[ID_BYTES:]))).retweet
         else:
             above = (await self._live(tweet)).id
         records: list[TweetRecord] = []
@@ -129,7 +131,7 @@ class Tweets:
             in_chain(item) if item is not None else place_of(record)
             for record, item in zip(records, shown, strict=True)
         ]
-        return Page(items, write_cursor(CHAIN, records[-1].id) if above is not None else None)
+        return Page(items, write_cursor(CHAIN, tweet + records[-1].id) if above is not None else None)
 
     async def originals(self, tweets: Mapping[TweetId, TweetId]) -> dict[TweetId, bytes | None]:
         """What each retweet (the key) retweets (the value), as the JSON of a `Tweet`; None where it is gone."""

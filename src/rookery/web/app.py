@@ -1,18 +1,21 @@
 """The ASGI application: routes, and what stands around them."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from litestar import Litestar, Router
+from litestar import HttpMethod, Litestar, Response, Router
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import OpenAPIConfig
 from litestar.params import QueryParameter
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.template.config import TemplateConfig
 from litestar.types import ASGIApp
 
-from rookery.domain.errors import Failure
+from rookery.domain.errors import Failure, Malformed
 from rookery.ports.clock import Clock
 from rookery.web import document
 from rookery.web.api import feeds, follows, health, tweets, users
@@ -54,47 +57,91 @@ def create_app(services: Services, options: WebOptions, clock: Clock) -> ASGIApp
 
 
 def create_routes(services: Services | None, options: WebOptions, clock: Clock) -> Litestar:
-    """The routes alone. Without services they can still be documented."""
-    api = Router("/api/v1", route_handlers=[*_EVERYWHERE, *_API_ONLY])
-    aliases = Router("/", route_handlers=[*_EVERYWHERE, front.front, front.static], include_in_schema=False)
-    app = Litestar(
+    """The routes alone. Without services they can still be looked at."""
+    app = _litestar(State({"services": services, "options": options, "clock": clock}), None)
+    app.state.document = document.encode(openapi_document())
+    return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document of the routes.
+
+    It is made by an application of its own: one that has a document also serves pages that load from elsewhere.
+    """
+    return document.document_of(_litestar(State(), document.openapi_config()))
+
+
+def _litestar(state: State, documented: OpenAPIConfig | None) -> Litestar:
+    in_api = [*_EVERYWHERE, *_API_ONLY]
+    at_root = [*_EVERYWHERE, front.front, front.static]
+    api = Router("/api/v1", route_handlers=[*_options(in_api), *in_api])
+    aliases = Router("/", route_handlers=[*_options(at_root), *at_root], include_in_schema=False)
+    return Litestar(
         route_handlers=[api, aliases],
         request_class=StrictRequest,
         request_max_body_size=MAX_BODY_BYTES,
-        before_request=_check_query,
+        before_request=_check,
         exception_handlers={Failure: on_failure, HTTPException: on_framework_error, Exception: on_crash},
-        openapi_config=document.openapi_config(),
-        state=State({"services": services, "options": options, "clock": clock}),
+        openapi_config=documented,
+        state=state,
         template_config=TemplateConfig(directory=Path(__file__).with_name("templates"), engine=JinjaTemplateEngine),
         debug=False,
         logging_config=None,
     )
-    app.state.document = document.encode(document.document_of(app))
-    return app
 
 
-async def _check_query(request: AnyRequest) -> None:
-    """Before each handler: refuse parameters that it does not know, and read the body within its time."""
+def _options(handlers: Sequence[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
+    """An answer to OPTIONS for each path. The framework's own names only the methods of the path's first handler."""
+    methods: dict[str, set[str]] = {}
+    for handler in handlers:
+        for path in handler.paths:
+            methods.setdefault(path, {"OPTIONS"}).update(handler.http_methods)
+    return [_tell(path, ", ".join(sorted(allowed))) for path, allowed in methods.items()]
+
+
+def _tell(path: str, allow: str) -> HTTPRouteHandler:
+    def tell() -> Response[None]:
+        return Response(None, status_code=204, headers={"Allow": allow})
+
+    handler = HTTPRouteHandler(path, http_method=[HttpMethod.OPTIONS], include_in_schema=False, sync_to_thread=False)
+    return handler(tell)
+
+
+async def _check(request: AnyRequest) -> None:
+    """Before each handler: refuse parameters that it does not know, and read the body within its time.
+
+    Raises:
+        Malformed: `missing_parameter`, `missing_field`, and as `read_query`.
+        Refusal: 408.
+    """
     scope: Any = request.scope
-    if scope["query_string"]:
-        read_query(scope["query_string"], _known_parameters(request))
-    if scope["method"] not in ("GET", "OPTIONS"):
-        try:
-            async with asyncio.timeout(_BODY_SECONDS):
-                await request.body()
-        except TimeoutError:
-            raise Refusal(408) from None
+    if scope["method"] == "OPTIONS":
+        return
+    known, required = _parameters_of(request)
+    if scope["query_string"] or required:
+        read_query(scope["query_string"], known, required)
+    if scope["method"] == "GET":
+        return
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            body = await request.body()
+    except TimeoutError:
+        raise Refusal(408) from None
+    declared = request.route_handler.parsed_data_field
+    if not body and declared is not None and not declared.is_optional:
+        raise Malformed("missing_field", "The body is missing.")
 
 
-def _known_parameters(request: AnyRequest) -> frozenset[str]:
+def _parameters_of(request: AnyRequest) -> tuple[frozenset[str], frozenset[str]]:
+    """The query parameters that a handler knows, and those of them that it needs."""
     handler: Any = request.route_handler
-    known: frozenset[str] | None = handler.opt.get("query")
-    if known is None:
-        fields = handler.parsed_fn_signature.parameters.values()
-        known = frozenset(
-            field.kwarg_definition.name or field.name
-            for field in fields
+    found: tuple[frozenset[str], frozenset[str]] | None = handler.opt.get("query")
+    if found is None:
+        fields = [
+            (field.kwarg_definition.name or field.name, field.is_required)
+            for field in handler.parsed_fn_signature.parameters.values()
             if isinstance(field.kwarg_definition, QueryParameter)
-        )
-        handler.opt["query"] = known
-    return known
+        ]
+        found = frozenset(name for name, _ in fields), frozenset(name for name, needed in fields if needed)
+        handler.opt["query"] = found
+    return found

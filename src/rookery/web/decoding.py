@@ -86,19 +86,21 @@ def build(pairs: list[tuple[str, Any]], kind: type[T], *, strict: bool) -> T:
         raise Malformed("wrong_type", f"{error}.") from None
 
 
-def read_query(query: bytes, known: frozenset[str]) -> None:
-    """Refuse a query that names a parameter twice, or one that its path does not know.
+def read_query(query: bytes, known: frozenset[str], required: frozenset[str]) -> None:
+    """Refuse a query that names a parameter twice, or one that its path does not know, or lacks one that it needs.
 
     Raises:
-        Malformed: `malformed_query`, `duplicate_parameter`, `unknown_parameter`.
+        Malformed: `malformed_query`, `duplicate_parameter`, `unknown_parameter`, `missing_parameter`.
     """
-    seen = set()
+    seen = set[str]()
     for name, _ in _pairs(query.decode("latin-1"), "malformed_query"):
         if name in seen:
             raise Malformed("duplicate_parameter", f"The parameter {name[:40]!a} is there twice.")
         if name not in known:
             raise Malformed("unknown_parameter", f"There is no parameter {name[:40]!a} here.")
         seen.add(name)
+    for name in sorted(required - seen):
+        raise Malformed("missing_parameter", f"The parameter {name} is missing.")
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

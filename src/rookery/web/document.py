@@ -68,8 +68,6 @@ def openapi_config() -> OpenAPIConfig:
         components=Components(
             security_schemes={BEARER: SecurityScheme(type="http", scheme="bearer", description="From POST /user.")}
         ),
-        openapi_router=None,
-        render_plugins=(),
     )
 
 
@@ -78,12 +76,22 @@ def document_of(app: Litestar) -> dict[str, Any]:
     document: dict[str, Any] = app.openapi_schema.to_schema()
     for path in document["paths"].values():
         for operation in path.values():
-            body = operation.get("requestBody")
-            if body:  # one decoder reads both, so both are said
-                body["content"][_FORM] = body["content"][_JSON]
+            if "requestBody" in operation:
+                _describe_body(document, operation["requestBody"])
             for status, answer in operation["responses"].items():
                 _describe_headers(operation, status, answer)
     return document
+
+
+def _describe_body(document: dict[str, Any], body: dict[str, Any]) -> None:
+    """One decoder reads JSON and forms and refuses unknown fields; a body that may be null may be missing."""
+    schema = body["content"][_JSON]["schema"]
+    choices = [choice for choice in schema.get("oneOf", [schema]) if choice.get("type") != "null"]
+    body["required"] = "oneOf" not in schema
+    for choice in choices:
+        name = choice["$ref"].rpartition("/")[2]
+        document["components"]["schemas"][name]["additionalProperties"] = False
+    body["content"] = {media: {"schema": choices[0]} for media in (_JSON, _FORM)}
 
 
 def _describe_headers(operation: dict[str, Any], status: str, answer: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ class Allowance:
 
     limit: int
     remaining: int
+    """How many more; below 0 when this one was too many."""
     reset: int
     """Seconds until it begins anew."""
 
@@ -21,7 +22,7 @@ class Allowance:
         """The `RateLimit-*` headers (draft-ietf-httpapi-ratelimit-headers, in its widely read form)."""
         return [
             (b"ratelimit-limit", b"%d" % self.limit),
-            (b"ratelimit-remaining", b"%d" % self.remaining),
+            (b"ratelimit-remaining", b"%d" % max(self.remaining, 0)),
             (b"ratelimit-reset", b"%d" % self.reset),
         ]
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 from rookery.domain.errors import Forbidden
@@ -11,6 +11,7 @@ _log = logging.getLogger(__name__)
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_PORT_DIGITS = 5
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -53,7 +54,9 @@ def _same_host(origin: str, host: str) -> bool:
 
 
 def _has_port(host: str) -> bool:
-    return host.rpartition(":")[2].isdigit() and not host.endswith("]")
+    """Whether a Host header ends in a port. A name that ends so oddly that it has none is no name of ours."""
+    port = host.rpartition(":")[2]
+    return ":" in host and port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS
 
 
 def check_host(headers: Mapping[bytes, bytes], allowed: frozenset[str]) -> None:
@@ -87,7 +90,7 @@ class Addresses:
             return peer
         hops = [hop.strip() for hop in forwarded.decode("latin-1").split(",")]
         for hop in reversed(hops):
-            if not _is_address(hop):
+            if _address(hop) is None:
                 break
             peer = hop
             if not self._is_trusted(hop):
@@ -95,25 +98,24 @@ class Addresses:
         return peer
 
     def _is_trusted(self, text: str) -> bool:
-        if not self._trusted or not _is_address(text):
-            return False
-        address = ip_address(text)
-        return any(address.version == network.version and address in network for network in self._trusted)
+        address = _address(text)
+        return address is not None and any(
+            address.version == network.version and address in network for network in self._trusted
+        )
 
 
-def _is_address(text: str) -> bool:
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address, or None. One of IPv4 that comes by an IPv6 socket is one of IPv4."""
     try:
-        ip_address(text)
+        address = ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
-def limited_as(address: str) -> str:
+def limited_as(text: str) -> str:
     """What one client is for a rate limit: an IPv4 address, or the /64 that an IPv6 client can move in at will."""
-    if not _is_address(address):
-        return address
-    parsed = ip_address(address)
-    if isinstance(parsed, IPv6Address):
-        return str(IPv6Network((int(parsed) >> 64 << 64, 64)))
-    return address
+    address = _address(text)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return str(address or text)

@@ -123,7 +123,7 @@ def on_failure(_: AnyRequest, failure: Failure) -> Response[bytes]:
 def on_framework_error(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     """Litestar's handler for what Litestar refuses."""
     if isinstance(error, ValidationException):
-        return respond(Refusal(400, "malformed_parameter", _explain(error)))
+        return respond(Refusal(400, "malformed_parameter", _explain(request, error)))
     if error.status_code in _FRAMEWORK:
         allow = (error.headers or {}).get("allow")
         return respond(Refusal(error.status_code, allow=allow))
@@ -136,8 +136,12 @@ def on_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
     return respond(Refusal(500))
 
 
-def _explain(error: ValidationException) -> str:
-    """Which parameters were wrong, and what was expected of them."""
-    found = error.extra if isinstance(error.extra, list) else []
-    reasons = [f"{item.get('key')}: {item.get('message')}" for item in found if isinstance(item, dict)]
+def _explain(request: AnyRequest, error: ValidationException) -> str:
+    """Which parameters were wrong, by the names that the caller knows them by, and what was expected of them."""
+    fields = request.route_handler.parsed_fn_signature.parameters
+    reasons = []
+    for item in error.extra if isinstance(error.extra, list) else []:
+        key = str(item.get("key"))
+        name = getattr(fields[key].kwarg_definition, "name", None) if key in fields else None
+        reasons.append(f"{name or key}: {item.get('message')}")
     return "; ".join(reasons) or "A parameter can't be read."

@@ -43,8 +43,10 @@ async def follow(
     caller, services = caller_of(request.scope), services_of(request)
     caller.require_token()
     whom = either("followee_id", followee_id, data)
-    follower, followee = await services.accounts.find(follower_id), await services.accounts.find(whom)
-    await services.follows.follow(caller, follower, followee, once_of(request, idempotency_key, [whom]))
+    once = once_of(request, idempotency_key, [whom])
+    if once is None or not await services.follows.is_done(once):
+        follower, followee = await services.accounts.find(follower_id), await services.accounts.find(whom)
+        await services.follows.follow(caller, follower, followee, once)
     return no_content()
 
 

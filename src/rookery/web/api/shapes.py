@@ -11,21 +11,37 @@ from msgspec import Meta, Struct
 
 from rookery.domain.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from rookery.domain.idempotency import MAX_KEY
+from rookery.domain.text import MAX_BODY_CODE_POINTS, MAX_DISPLAY_NAME_CODE_POINTS, MAX_TITLE_CODE_POINTS
 from rookery.domain.users import MAX_PASSWORD, MIN_PASSWORD, NAME_PATTERN
+from rookery.services.tweets import MAX_INITIAL
 from rookery.web.context import AnyRequest
 from rookery.web.problems import Problem
 
 BEARER = "bearer"
 _UUID = "00000000-0000-4000-8000-000000000000"
 
-Name = Annotated[str, Meta(pattern=NAME_PATTERN, examples=["ada"])]
-Password = Annotated[str, Meta(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD, examples=["correct horse"])]
-Text = Annotated[str, Meta(min_length=1, max_length=2_000, description="1 to 280 characters.", examples=["Hello"])]
-MaybeText = Annotated[str, Meta(max_length=2_000, description="Up to 280 characters.", examples=["Look at this"])]
-Title = Annotated[str, Meta(max_length=1_000, description="Up to 140 characters; may be empty.", examples=["News"])]
-Initial = Annotated[int, Meta(description="What the count starts from: 0, but for administrators and in open mode.")]
-UserReference = Annotated[str, Meta(description="An id or `@name`.", examples=["@ada", _UUID])]
-Id = Annotated[str, Meta(description="A UUID.", examples=[_UUID])]
+
+def _documented(description: str, *examples: object, **schema: object) -> Meta:
+    """What the document says of a field. It is said only: the rules are the domain's, and so are the codes."""
+    return Meta(description=description, examples=list(examples), extra_json_schema={"extra": schema})
+
+
+Name = Annotated[str, _documented("A handle.", "ada", pattern=NAME_PATTERN)]
+Password = Annotated[str, _documented("A password.", "correct horse", min_length=MIN_PASSWORD, max_length=MAX_PASSWORD)]
+Text = Annotated[str, _documented("1 to 280 characters.", "Hello", min_length=1, max_length=MAX_BODY_CODE_POINTS)]
+MaybeText = Annotated[str, _documented("Up to 280 characters.", "Listen to her", max_length=MAX_BODY_CODE_POINTS)]
+Title = Annotated[str, _documented("Up to 140 characters; may be empty.", "News", max_length=MAX_TITLE_CODE_POINTS)]
+Initial = Annotated[
+    int,
+    _documented(
+        "What the count starts from: 0, but for administrators and in open mode.", 0, minimum=0, maximum=MAX_INITIAL
+    ),
+]
+DisplayName = Annotated[
+    str, _documented("Up to 50 characters.", "Ada Lovelace", max_length=MAX_DISPLAY_NAME_CODE_POINTS)
+]
+UserReference = Annotated[str, _documented("An id or `@name`.", "@ada", _UUID)]
+Id = Annotated[str, _documented("A UUID.", _UUID, format="uuid")]
 
 PathUser = Annotated[str, PathParameter(description="A user's id or `@name`.", examples=[Example(value="@ada")])]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many at most.")]
@@ -49,7 +65,7 @@ class PostUser(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     password: Password | None = None
-    display_name: Annotated[str, Meta(max_length=200, description="Up to 50 characters.")] | None = None
+    display_name: DisplayName | None = None
 
 
 class DeleteUser(Struct, frozen=True, forbid_unknown_fields=True):
