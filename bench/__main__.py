@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.measuring import ROOT, Plan
 
 NAMES = ("feed", "flat", "deliveries", "posts", "memory", "visibility", "graph", "retweet")
-SHARED = "ROOKERY_BENCH_DATA"
+SHARED = "BENCH_DATA"
 
 
 def main() -> None:

@@ -61,6 +61,12 @@ def resident_bytes(pid: int) -> int:
     raise LookupError("VmRSS")
 
 
+def core_of(pid: int) -> tuple[float, float]:
+    """Seconds that a process's main thread had a core, and that it waited for one while others had them."""
+    ran, waited, _ = Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()
+    return int(ran) / 1e9, int(waited) / 1e9
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What one turn took."""

@@ -13,7 +13,7 @@ from time import time_ns
 import msgspec
 
 from bench.inside import IN_FLIGHT, Inside, Person, texts
-from bench.measuring import Cost, Plan, Table, cost_of, cpu_median, in_turns, micros, spread, wall_median
+from bench.measuring import Cost, Plan, Table, cost_of, cpu_median, in_turns, micros, millis, spread, wall_median
 from bench.outside import Clients, post, rookery
 from rookery.domain.ids import id_at
 from rookery.wiring import DATABASE
@@ -53,7 +53,9 @@ def run(plan: Plan) -> list[Table]:
         for name, costs in found.items()
     ]
     head = ["writer", "posts/s", "ratio", "quartiles", "CPU per post", "ratio by CPU"]
-    return [Table(f"Durable posts, {IN_FLIGHT} in flight, on {disk} (target: ratio of {TARGET})", head, rows)]
+    title = f"Durable posts, {IN_FLIGHT} in flight, on {disk} (target: ratio of {TARGET})"
+    note = f"A bare batch took {millis(base / count * BATCH)}, of which {millis(base_cpu / count * BATCH)} are CPU."
+    return [Table(title, head, rows, [note])]
 
 
 class _Bare:

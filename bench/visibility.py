@@ -18,7 +18,7 @@ import msgspec
 import uvloop
 
 from bench.inside import IN_FLIGHT, Inside, Person, texts
-from bench.measuring import Cost, Plan, Table, cost_of, in_turns, millis, percentile, wall_median
+from bench.measuring import Cost, Plan, Table, core_of, cost_of, in_turns, millis, percentile, wall_median
 from bench.outside import Client, Clients, get, post, rookery
 
 SIZES = (10, 5_000)
@@ -67,14 +67,18 @@ def run(plan: Plan) -> list[Table]:
         some = load[: plan.pick(2_000, 500)]
         burst = in_turns(plan.pick(5, 2), {"posts": lambda: cost_of(lambda: clients.run(some), server.pid)})["posts"]
         saturation = len(some) / wall_median(burst)
-        rows = []
+        rows: list[list[str]] = []
+        ran = waited = 0.0
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             for share in (0.0, LOAD):
+                before = core_of(server.pid)
                 found, reached = runner.run(_observe(server.port, plan, probes, load, share * saturation))
+                ran, waited = (now - then for now, then in zip(core_of(server.pid), before, strict=True))
                 rows += [_row(f"{reached:,.0f} posts/s" if share else "none", probe, found[probe]) for probe in probes]
     note = (
         f"Saturation: {saturation:,.0f} posts/s with {LOAD_FOLLOWERS} resident followers each, "
-        f"{_cpu(burst) / len(some) * 1e6:,.0f} µs of the server's CPU for each."
+        f"{_cpu(burst) / len(some) * 1e6:,.0f} µs of the server's CPU for each. "
+        f"Under load its main thread ran for {ran:.1f} s and waited {waited:.1f} s for a core that others had."
     )
     head = ["load", "followers", "tweets", "read p50", "p99", "answered p50", "p99", "visible p50", "p99", "max"]
     return [Table(f"From the answer to the feed (target: p99 of {TARGET * 1000:.0f} ms)", head, rows, [note])]

@@ -36,6 +36,7 @@ async def in_pages(read: Callable[[T | None, int], Awaitable[Sequence[T]]], limi
     while True:
         page = await read(last, limit)
         assert len(page) <= limit
+        assert not any(item in found for item in page), "what was on an earlier page comes again"
         found += page
         if len(page) < limit:
             return found

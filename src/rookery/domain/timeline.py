@@ -59,7 +59,7 @@ def seal(body: bytes, nonce: bytes, filled_at: int, *, floor: bytes = ZERO, orde
 
 def is_filled(value: bytes | None) -> TypeGuard[bytes]:
     """Whether a cached value may be served; anything else is a miss, whatever it holds."""
-    return value is not None and value[-4:] != _FILLING_END
+    return value is not None and len(value) >= FOOTER_BYTES and value[-4:] != _FILLING_END
 
 
 def stamp_of(value: bytes) -> int:

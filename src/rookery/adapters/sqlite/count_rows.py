@@ -97,8 +97,8 @@ def reconcile(sql: sqlite3.Connection, links: Sequence[Link]) -> set[TweetId]:
     return wrong
 
 
-def drift(sql: sqlite3.Connection) -> list[tuple[int, TweetId]]:
-    """By how much each wrong count has to change, counted on one snapshot of the links.
+def drift(sql: sqlite3.Connection) -> tuple[bytes, list[tuple[int, TweetId]]]:
+    """By how much each wrong count has to change, counted on one snapshot of the links, and whose turn it is to do so.
 
     Changes, not counts: others go on adding meanwhile, and sums commute.
     """
@@ -123,9 +123,18 @@ def drift(sql: sqlite3.Connection) -> list[tuple[int, TweetId]]:
         change = initial + sums.get(tweet, 0) - count
         if change:
             changes.append((change, TweetId(tweet)))
-    return changes
+    return _turn(sql), changes
 
 
-def change(sql: sqlite3.Connection, changes: Sequence[tuple[int, TweetId]]) -> None:
-    """Apply what `drift` found."""
+def change(sql: sqlite3.Connection, changes: Sequence[tuple[int, TweetId]], turn: bytes) -> bytes | None:
+    """Apply some of what `drift` found; the next turn. None, and nothing is changed, if another recount took this one."""
+    if _turn(sql) != turn:
+        return None
     sql.executemany("UPDATE ranking SET count = count + ? WHERE tweet = ?", changes)
+    sql.execute("INSERT OR REPLACE INTO meta VALUES ('recount', randomblob(8))")
+    return _turn(sql)
+
+
+def _turn(sql: sqlite3.Connection) -> bytes:
+    row = sql.execute("SELECT value FROM meta WHERE name = 'recount'").fetchone()
+    return bytes(row[0]) if row else b""

@@ -5,6 +5,7 @@ import fcntl
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from rookery.adapters.sqlite.schema import migrate
+from rookery.adapters.sqlite.schema import check, foreign, migrate
 from rookery.domain.errors import Conflict, Unavailable
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ BATCH = 256
 """The most writes committed together. Past some dozens the fsync is shared so widely that more gains nothing."""
 WAITING = 4_096
 """The most writes that wait for the writer; further callers wait for a place, which slows posting down."""
+_RETRY_SECONDS = 0.02
 BUSY_MILLIS = 5_000
 """How long to wait for another process's write, say `rookery recount` beside the server."""
 
@@ -77,12 +79,19 @@ class Database:
         with _translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             writer = self._connect()
-            writer.execute("PRAGMA journal_mode = WAL")
-            migrate(writer)
+            try:
+                check(writer)
+                _use_wal(writer)
+                migrate(writer)
+            except BaseException:
+                writer.close()
+                raise
             self.reader = self._connect(read_only=True)
         self._queue: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
         self._places = asyncio.Semaphore(WAITING)
         self._closed = False
+        self._callers = 0
+        self._quiet = asyncio.Event()
         self._thread = threading.Thread(target=self._write_all, args=(writer,), name="sqlite-writer")
         self._thread.start()
 
@@ -94,11 +103,20 @@ class Database:
         """
         if self._closed:
             raise Unavailable("store_unavailable", "The store is closed.")
-        async with self._places:
-            loop = asyncio.get_running_loop()
-            answer: asyncio.Future[T] = loop.create_future()
-            self._queue.put(_Write(run, loop, answer))
-            return await answer
+        self._callers += 1
+        try:
+            async with self._places:
+                loop = asyncio.get_running_loop()
+                answer: asyncio.Future[T] = loop.create_future()
+                self._queue.put(_Write(run, loop, answer))
+                return await answer
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._callers -= 1
+        if self._closed and not self._callers:
+            self._quiet.set()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -115,6 +133,8 @@ class Database:
         if self._closed:
             return
         self._closed = True
+        if self._callers:
+            await self._quiet.wait()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self.reader.close()
@@ -161,6 +181,21 @@ class Database:
         connection.close()
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the journal. SQLite does not wait for other processes here by itself."""
+    deadline = time.monotonic() + BUSY_MILLIS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+
+
 def _commit(connection: sqlite3.Connection, batch: list[_Write[Any]]) -> None:
     try:
         with _translated():
@@ -180,6 +215,10 @@ def _run_one(connection: sqlite3.Connection, write: _Write[Any]) -> None:
     connection.execute("SAVEPOINT one")
     try:
         write.result = write.run(connection)
+    except sqlite3.IntegrityError as error:
+        write.error = Conflict("inconsistent", "The write does not fit what is there.")
+        write.error.__cause__ = error
+        connection.execute("ROLLBACK TO one")
     except sqlite3.Error:
         raise
     except Exception as error:  # noqa: BLE001 - a refusal or a mistake in one write must not fail its neighbours
@@ -212,4 +251,6 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+            raise foreign() from error
         raise Unavailable("store_unavailable", "The database can't be read or written now.", retry_after=2) from error

@@ -11,13 +11,14 @@ from rookery.domain.ids import UserId
 
 UNFOLLOWS_KEPT_MILLIS = 3 * 60 * 60 * 1000
 
+_NEW, _OLD = b"\x01", b"\x00"  # behind the id in the record of a key: whether the follow was a new one
 _ABOVE_ALL = b"\xff" * 17
 
 
 def add(sql: sqlite3.Connection, follower: UserId, followee: UserId, at: int, *, most: int, once: Once | None) -> bool:
     """See `Store.follow`."""
-    if once and key_rows.recall(sql, once):
-        return True
+    if once and (made := key_rows.recall(sql, once)):
+        return made.endswith(_NEW)
     require_live(sql, follower)
     require_live(sql, followee)
     inserted = sql.execute("INSERT OR IGNORE INTO follow VALUES (?,?,?)", (follower, followee, at)).rowcount
@@ -27,7 +28,7 @@ def add(sql: sqlite3.Connection, follower: UserId, followee: UserId, at: int, *,
             raise Conflict("too_many_followees", f"A user follows at most {most} others.")
         sql.execute("DELETE FROM unfollow WHERE follower = ? AND followee = ?", (follower, followee))
     if once:
-        key_rows.record(sql, once, followee)
+        key_rows.record(sql, once, followee + (_NEW if inserted else _OLD))
     return bool(inserted)
 
 
@@ -77,7 +78,7 @@ def remove_some_of(sql: sqlite3.Connection, user: UserId, limit: int) -> int:
         gone += sql.execute(
             "DELETE FROM follow WHERE (follower, followee) IN"  # noqa: S608 - a name from above
             f" (SELECT follower, followee FROM follow WHERE {column} = ? LIMIT ?)",
-            (user, limit),
+            (user, limit - gone),
         ).rowcount
     return gone
 

@@ -6,7 +6,7 @@ from rookery.domain.idempotency import KEPT_MILLIS, Once, reused
 
 
 def recall(sql: sqlite3.Connection, once: Once) -> bytes | None:
-    """The id that the write of this key made; None if there was none within the day.
+    """What was recorded with the write of this key, the id it made first; None if there was none within the day.
 
     Raises:
         BrokenRule: `idempotency_key_reused`, when it was another request's.

@@ -1,13 +1,19 @@
 """The ranking in a SQLite file, beside the store or alone."""
 
-from collections.abc import AsyncIterator, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 from rookery.adapters.sqlite import count_rows
 from rookery.adapters.sqlite.database import Database
 from rookery.adapters.sqlite.user_rows import chunks, marks
+from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId
 from rookery.domain.tweets import Link
 from rookery.ports.ranking import Progress, Ranked, Recount
+
+T = TypeVar("T")
 
 
 class SqliteRanking:
@@ -17,21 +23,21 @@ class SqliteRanking:
         self._database = database
 
     async def add(self, link: Link) -> bool:
-        return await self._database.write(lambda sql: count_rows.add(sql, link))
+        return await self._write(lambda sql: count_rows.add(sql, link))
 
     async def remove(self, link: Link) -> bool:
-        return await self._database.write(lambda sql: count_rows.remove(sql, link))
+        return await self._write(lambda sql: count_rows.remove(sql, link))
 
     async def counts(self, tweets: Sequence[TweetId]) -> list[int]:
         found: dict[bytes, int] = {}
-        with self._database.reading() as sql:
+        with _as_ranking(), self._database.reading() as sql:
             for some in chunks(tweets):
                 query = f"SELECT tweet, count FROM ranking WHERE tweet IN ({marks(some)})"  # noqa: S608 - only marks
                 found.update(sql.execute(query, some).fetchall())
         return [found.get(tweet, 0) for tweet in tweets]
 
     async def top(self, limit: int, after: Ranked | None = None) -> list[Ranked]:
-        with self._database.reading() as sql:
+        with _as_ranking(), self._database.reading() as sql:
             return count_rows.top(sql, limit, after)
 
     async def recount(self, links: AsyncIterator[Sequence[Link]], progress: Progress) -> Recount:
@@ -40,20 +46,43 @@ class SqliteRanking:
             wrong |= await self._reconcile(some)
             tweets += len(some)
             progress(len(some))
-        changes = await self._database.read_long(count_rows.drift)
-        for part in chunks(changes):
-            await self._change(part)
-        return Recount(tweets, len(wrong | {tweet for _, tweet in changes}))
-
-    async def _reconcile(self, links: Sequence[Link]) -> set[TweetId]:
-        return await self._database.write(lambda sql: count_rows.reconcile(sql, links))
-
-    async def _change(self, changes: Sequence[tuple[int, TweetId]]) -> None:
-        await self._database.write(lambda sql: count_rows.change(sql, changes))
+        while (mended := await self._mend()) is None:
+            pass  # another recount mended in between, so that what was found is no longer what is wrong
+        return Recount(tweets, len(wrong | mended))
 
     async def check(self) -> None:
-        with self._database.reading() as sql:
+        with _as_ranking(), self._database.reading() as sql:
             sql.execute("SELECT 1 FROM ranking LIMIT 1").fetchone()
 
     async def close(self) -> None:
         """Nothing of its own to let go."""
+
+    async def _reconcile(self, links: Sequence[Link]) -> set[TweetId]:
+        return await self._write(lambda sql: count_rows.reconcile(sql, links))
+
+    async def _mend(self) -> set[TweetId] | None:
+        """Find the wrong counts on a snapshot and change them in short steps; None if another recount came between."""
+        with _as_ranking():
+            turn, changes = await self._database.read_long(count_rows.drift)
+        for part in chunks(changes):
+            following = await self._change(part, turn)
+            if following is None:
+                return None
+            turn = following
+        return {tweet for _, tweet in changes}
+
+    async def _change(self, changes: Sequence[tuple[int, TweetId]], turn: bytes) -> bytes | None:
+        return await self._write(lambda sql: count_rows.change(sql, changes, turn))
+
+    async def _write(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        with _as_ranking():
+            return await self._database.write(run)
+
+
+@contextmanager
+def _as_ranking() -> Iterator[None]:
+    """What fails here is the ranking, not the store."""
+    try:
+        yield
+    except Unavailable as error:
+        raise Unavailable("ranking_unavailable", "The ranking can't be read or written now.") from error

@@ -102,12 +102,26 @@ def migrate(connection: sqlite3.Connection) -> None:
                 connection.execute("ROLLBACK")
 
 
+def check(connection: sqlite3.Connection) -> None:
+    """Refuse a file that is not ours to change, before anything is changed in it.
+
+    Raises:
+        Conflict: as `migrate`.
+    """
+    _version(connection)
+
+
+def foreign() -> Conflict:
+    """The answer to a file that is not Rookery's."""
+    return Conflict("not_rookery", "The database file belongs to another program.")
+
+
 def _version(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
     tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if owner != APPLICATION_ID and tables:
-        raise Conflict("not_rookery", "The database file belongs to another program.")
+        raise foreign()
     if version > len(MIGRATIONS):
         raise Conflict(
             "schema_too_new",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from rookery.adapters.sqlite import follow_rows, key_rows, tweet_rows, user_rows
 from rookery.adapters.sqlite.database import Database
 from rookery.domain.idempotency import Once
-from rookery.domain.ids import TweetId, UserId
+from rookery.domain.ids import ID_BYTES, TweetId, UserId
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.store import Below, Credentials, FanoutChange, Written
@@ -54,7 +54,8 @@ class SqliteStore:
     async def purge_user(self, user: UserId, limit: int) -> Sequence[Written] | None:
         def step(sql: sqlite3.Connection) -> Sequence[Written] | None:
             deleted = tweet_rows.delete_some_of(sql, user, limit, counts=self._counts)
-            if deleted or follow_rows.remove_some_of(sql, user, limit):
+            left = limit - len(deleted)
+            if not left or follow_rows.remove_some_of(sql, user, left) or deleted:
                 return deleted
             user_rows.mark_purged(sql, user)
             return None
@@ -80,7 +81,8 @@ class SqliteStore:
 
     async def recall(self, once: Once) -> bytes | None:
         with self._database.reading() as sql:
-            return key_rows.recall(sql, once)
+            made = key_rows.recall(sql, once)
+            return made[:ID_BYTES] if made else None
 
     async def follow(self, follower: UserId, followee: UserId, at: int, most: int, once: Once | None = None) -> bool:
         return await self._database.write(

@@ -60,12 +60,12 @@ def add(sql: sqlite3.Connection, tweet: TweetRecord, most_depth: int, once: Once
     require_live(sql, tweet.author)
     if tweet.retweet is not None:
         tweet = _in_chain(sql, tweet, tweet.retweet, most_depth)
+    elif tweet.root or tweet.depth:
+        tweet = msgspec.structs.replace(tweet, root=None, depth=0)
     _insert(sql, tweet)
-    if counts:
-        count_rows.add(sql, link_of(tweet))
     if once:
         key_rows.record(sql, once, tweet.id)
-    return Written(tweet, owes_count=not counts)
+    return Written(tweet, owes_count=not (counts and count_rows.add(sql, link_of(tweet))))
 
 
 def _in_chain(sql: sqlite3.Connection, tweet: TweetRecord, parent_id: TweetId, most_depth: int) -> TweetRecord:
@@ -88,10 +88,10 @@ def add_many(sql: sqlite3.Connection, tweets: Sequence[TweetRecord], *, counts: 
     """See `Store.add_tweets`."""
     written = []
     for tweet in tweets:
-        fresh = _insert(sql, tweet)
-        if fresh and counts:
-            count_rows.add(sql, link_of(tweet))
-        written.append(Written(tweet, owes_count=not counts, repeated=not fresh))
+        if _insert(sql, tweet):
+            written.append(Written(tweet, owes_count=not (counts and count_rows.add(sql, link_of(tweet)))))
+        else:
+            written.append(Written(by_ids(sql, [tweet.id])[tweet.id], owes_count=not counts, repeated=True))
     return written
 
 
@@ -122,9 +122,7 @@ def delete(sql: sqlite3.Connection, tweet: TweetId, *, counts: bool) -> Written:
         return Written(record, owes_count=not counts, repeated=True)
     sql.execute("UPDATE tweet SET deleted = 1, title = '', body = '' WHERE id = ?", (tweet,))
     gone = msgspec.structs.replace(record, deleted=True, title="", body="")
-    if counts:
-        count_rows.remove(sql, link_of(gone))
-    return Written(gone, owes_count=not counts)
+    return Written(gone, owes_count=not (counts and count_rows.remove(sql, link_of(gone))))
 
 
 def delete_some_of(sql: sqlite3.Connection, author: UserId, limit: int, *, counts: bool) -> list[Written]:
