@@ -91,6 +91,11 @@ def _describe_body(document: dict[str, Any], body: dict[str, Any]) -> None:
     for choice in choices:
         name = choice["$ref"].rpartition("/")[2]
         document["components"]["schemas"][name]["additionalProperties"] = False
+    # What the types can't say: exactly one of the two.
+    document["components"]["schemas"].get("PostOwnTweet", {})["oneOf"] = [
+        {"required": ["tweet"]},
+        {"required": ["body"]},
+    ]
     body["content"] = {media: {"schema": choices[0]} for media in (_JSON, _FORM)}
 
 

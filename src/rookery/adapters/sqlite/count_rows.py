@@ -127,7 +127,7 @@ def drift(sql: sqlite3.Connection) -> tuple[bytes, list[tuple[int, TweetId]]]:
 
 
 def change(sql: sqlite3.Connection, changes: Sequence[tuple[int, TweetId]], turn: bytes) -> bytes | None:
-    """Apply some of what `drift` found; the next turn. None, and nothing is changed, if another recount took this one."""
+    """Apply some of what `drift` found; the next turn. None, and nothing changed, if another recount took this one."""
     if _turn(sql) != turn:
         return None
     sql.executemany("UPDATE ranking SET count = count + ? WHERE tweet = ?", changes)

@@ -1,9 +1,7 @@
 """Who follows whom."""
 
-from typing import Annotated
-
 from litestar import Response, delete, get, post
-from litestar.params import JSONBody, QueryParameter
+from litestar.params import JSONBody
 
 from rookery.domain.users import User
 from rookery.web.api.reading import either, once_of, require_reader
@@ -15,6 +13,7 @@ from rookery.web.api.shapes import (
     IdempotencyKey,
     Limit,
     PathUser,
+    QueryUser,
     answers,
     no_content,
     reply_page,
@@ -36,7 +35,7 @@ async def follow(
     request: AnyRequest,
     follower_id: PathUser,
     data: JSONBody[Followee | None] = None,
-    followee_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
+    followee_id: QueryUser = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[None]:
     """Follow."""
@@ -64,7 +63,7 @@ async def unfollow(
     request: AnyRequest,
     follower_id: PathUser,
     data: JSONBody[Followee | None] = None,
-    followee_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
+    followee_id: QueryUser = None,
 ) -> Response[None]:
     """Unfollow."""
     caller, services = caller_of(request.scope), services_of(request)

@@ -1,13 +1,16 @@
 """What handlers read of a request beside its body."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UnsetType
 
 from rookery.domain.errors import Malformed
 from rookery.domain.idempotency import Once, once
 from rookery.domain.ids import TweetId, parse_id
 from rookery.web.context import AnyRequest, caller_of, options_of
+
+T = TypeVar("T")
 
 API = "/api/v1"
 
@@ -35,6 +38,11 @@ def services_now(request: AnyRequest) -> int:
     """The time by the server's clock, in milliseconds since 1970."""
     now: int = request.app.state.clock.now()
     return now
+
+
+def given(value: T | UnsetType) -> T | None:
+    """A field that may be left out; None where it was."""
+    return None if isinstance(value, UnsetType) else value
 
 
 def either(name: str, from_query: str | None, data: Any) -> str:

@@ -7,7 +7,7 @@ from litestar import Response
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from rookery.domain.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from rookery.domain.idempotency import MAX_KEY
@@ -19,6 +19,12 @@ from rookery.web.problems import Problem
 
 BEARER = "bearer"
 _UUID = "00000000-0000-4000-8000-000000000000"
+_UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_ID = {"pattern": f"^{_UUID_PATTERN}$"}
+_USER = {"pattern": f"^(@[A-Za-z0-9_]{{1,30}}|{_UUID_PATTERN})$"}
+_TEXT = {"max_length": MAX_BODY_CODE_POINTS, "pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"}
+_TITLE = {**_TEXT, "max_length": MAX_TITLE_CODE_POINTS}
+_LINE = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
 
 
 def _documented(description: str, *examples: object, **schema: object) -> Meta:
@@ -28,9 +34,9 @@ def _documented(description: str, *examples: object, **schema: object) -> Meta:
 
 Name = Annotated[str, _documented("A handle.", "ada", pattern=NAME_PATTERN)]
 Password = Annotated[str, _documented("A password.", "correct horse", min_length=MIN_PASSWORD, max_length=MAX_PASSWORD)]
-Text = Annotated[str, _documented("1 to 280 characters.", "Hello", min_length=1, max_length=MAX_BODY_CODE_POINTS)]
-MaybeText = Annotated[str, _documented("Up to 280 characters.", "Listen to her", max_length=MAX_BODY_CODE_POINTS)]
-Title = Annotated[str, _documented("Up to 140 characters; may be empty.", "News", max_length=MAX_TITLE_CODE_POINTS)]
+Text = Annotated[str, _documented("1 to 280 characters.", "Hello", min_length=1, **_TEXT)]
+MaybeText = Annotated[str, _documented("Up to 280 characters.", "Listen to her", **_TEXT)]
+Title = Annotated[str, _documented("Up to 140 characters; may be empty.", "News", **_TITLE)]
 Initial = Annotated[
     int,
     _documented(
@@ -38,14 +44,26 @@ Initial = Annotated[
     ),
 ]
 DisplayName = Annotated[
-    str, _documented("Up to 50 characters.", "Ada Lovelace", max_length=MAX_DISPLAY_NAME_CODE_POINTS)
+    str, _documented("Up to 50 characters.", "Ada Lovelace", max_length=MAX_DISPLAY_NAME_CODE_POINTS, **_LINE)
 ]
-UserReference = Annotated[str, _documented("An id or `@name`.", "@ada", _UUID)]
-Id = Annotated[str, _documented("A UUID.", _UUID, format="uuid")]
+UserReference = Annotated[str, _documented("An id or `@name`.", "@ada", _UUID, **_USER)]
+Id = Annotated[str, _documented("A UUID.", _UUID, **_ID)]
 
-PathUser = Annotated[str, PathParameter(description="A user's id or `@name`.", examples=[Example(value="@ada")])]
+PathUser = Annotated[
+    str, PathParameter(description="A user's id or `@name`.", examples=[Example(value="@ada")], schema_extra=_USER)
+]
+QueryUser = Annotated[str | None, QueryParameter(description="A user's id or `@name`.", schema_extra=_USER)]
+QueryTweet = Annotated[str, QueryParameter(name="tweet_id", description="A tweet's id.", schema_extra=_ID)]
+MaybeQueryTweet = Annotated[str | None, QueryParameter(name="tweet_id", description="A tweet's id.", schema_extra=_ID)]
+QueryName = Annotated[str | None, QueryParameter(description="A handle.", schema_extra={"pattern": NAME_PATTERN})]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many at most.")]
-Cursor = Annotated[str | None, QueryParameter(description="Where to go on: from the `Link` header of the page before.")]
+Cursor = Annotated[
+    str | None,
+    QueryParameter(
+        description="Where to go on: from the `Link` header of the page before.",
+        schema_extra={"pattern": "^[A-Za-z0-9_-]+$"},
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(
@@ -64,8 +82,8 @@ class PostUser(Struct, frozen=True, forbid_unknown_fields=True):
     """A registration."""
 
     name: Name
-    password: Password | None = None
-    display_name: DisplayName | None = None
+    password: Password | UnsetType = UNSET
+    display_name: DisplayName | UnsetType = UNSET
 
 
 class DeleteUser(Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,8 +108,8 @@ class Followee(Struct, frozen=True, forbid_unknown_fields=True):
 class PostOwnTweet(Struct, frozen=True, forbid_unknown_fields=True):
     """A tweet by the user in the path. Its text is in `tweet` or in `body`."""
 
-    tweet: Text | None = None
-    body: Text | None = None
+    tweet: Text | UnsetType = UNSET
+    body: Text | UnsetType = UNSET
     title: Title = ""
 
 

@@ -1,9 +1,8 @@
 """Tweets, retweets and chains."""
 
-from typing import Annotated
-
 from litestar import Response, delete, get, post
-from litestar.params import JSONBody, QueryParameter
+from litestar.params import JSONBody
+from msgspec import UNSET
 
 from rookery.domain.errors import Malformed
 from rookery.domain.tweets import ChainedTweet, Tweet
@@ -16,18 +15,18 @@ from rookery.web.api.shapes import (
     DeleteTweet,
     IdempotencyKey,
     Limit,
+    MaybeQueryTweet,
     PathUser,
     PostOwnTweet,
     PostRetweet,
     PostTweet,
+    QueryTweet,
     answers,
     no_content,
     reply,
     reply_page,
 )
 from rookery.web.context import AnyRequest, caller_of, services_of
-
-TweetQuery = Annotated[str, QueryParameter(name="tweet_id", description="A tweet's id.")]
 
 
 @post(
@@ -44,9 +43,10 @@ async def post_own(
     """Post a tweet."""
     caller, services = caller_of(request.scope), services_of(request)
     caller.require_token()
-    if (data.tweet is None) == (data.body is None):
+    texts = [text for text in (data.tweet, data.body) if text is not UNSET]
+    if len(texts) != 1:
         raise Malformed("missing_field", "Give the text in tweet or in body, one of the two.")
-    draft = Draft(data.title, data.tweet if data.tweet is not None else data.body or "")
+    draft = Draft(data.title, texts[0])
     author = await services.accounts.find(user_id)
     return reply(await services.tweets.post(caller, author, draft, once_of(request, idempotency_key, data)), 201)
 
@@ -125,7 +125,7 @@ async def remove(
     request: AnyRequest,
     user_id: PathUser,
     data: JSONBody[DeleteTweet | None] = None,
-    tweet_query: Annotated[str | None, QueryParameter(name="tweet_id", description="A tweet's id.")] = None,
+    tweet_query: MaybeQueryTweet = None,
 ) -> Response[None]:
     """Delete a tweet."""
     caller, services = caller_of(request.scope), services_of(request)
@@ -142,7 +142,7 @@ async def remove(
     tags=["tweets"],
     responses=answers(200, Tweet, 404, description="The tweet"),
 )
-async def show(request: AnyRequest, tweet_query: TweetQuery) -> Response[bytes]:
+async def show(request: AnyRequest, tweet_query: QueryTweet) -> Response[bytes]:
     """Show a tweet."""
     require_reader(request)
     return reply(await services_of(request).tweets.get(tweet_id(tweet_query)))
@@ -156,7 +156,7 @@ async def show(request: AnyRequest, tweet_query: TweetQuery) -> Response[bytes]:
     responses=answers(200, list[ChainedTweet], 404, description="The chain from the tweet upwards"),
 )
 async def chain(
-    request: AnyRequest, tweet_query: TweetQuery, limit: Limit = LIMIT, cursor: Cursor = None
+    request: AnyRequest, tweet_query: QueryTweet, limit: Limit = LIMIT, cursor: Cursor = None
 ) -> Response[bytes]:
     """Show a chain."""
     require_reader(request)

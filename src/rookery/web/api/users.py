@@ -1,20 +1,20 @@
 """Users and their tokens."""
 
-from typing import Annotated
-
 from litestar import Response, delete, get, post
-from litestar.params import JSONBody, QueryParameter
+from litestar.params import JSONBody
 from msgspec import Struct
 
 from rookery.domain.errors import Malformed
 from rookery.domain.users import NewUser, User
-from rookery.web.api.reading import either, once_of, require_reader
+from rookery.web.api.reading import either, given, once_of, require_reader
 from rookery.web.api.shapes import (
     BEARER,
     DeleteUser,
     IdempotencyKey,
     PostToken,
     PostUser,
+    QueryName,
+    QueryUser,
     answers,
     no_content,
     reply,
@@ -43,8 +43,8 @@ async def register(
     user = await services_of(request).accounts.register(
         caller_of(request.scope),
         data.name,
-        data.password,
-        data.display_name,
+        given(data.password),
+        given(data.display_name),
         once=once_of(request, idempotency_key, data),
     )
     return reply(user, 201)
@@ -60,8 +60,8 @@ async def register(
 )
 async def show(
     request: AnyRequest,
-    user_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
-    name: Annotated[str | None, QueryParameter(description="A handle.")] = None,
+    user_id: QueryUser = None,
+    name: QueryName = None,
 ) -> Response[bytes]:
     """Show a user."""
     require_reader(request)
@@ -85,7 +85,7 @@ async def show(
 async def remove(
     request: AnyRequest,
     data: JSONBody[DeleteUser | None] = None,
-    user_id: Annotated[str | None, QueryParameter(description="An id or `@name`.")] = None,
+    user_id: QueryUser = None,
 ) -> Response[None]:
     """Delete a user."""
     caller = caller_of(request.scope)
