@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rookery import config
 from rookery.config import SPECS, ConfigError, FlagValue, Loaded, Settings, load, reference
+from rookery.config import settings as config
 
 SPEC = {spec.name: spec for spec in SPECS}
 HOME = {"HOME": "/home/ada"}

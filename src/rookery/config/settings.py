@@ -7,16 +7,30 @@ All faults are reported together, each with where it came from.
 
 import difflib
 import os
-import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
+
+from rookery.config.values import (
+    BOOL,
+    BYTES,
+    FOLDER,
+    HOST,
+    HOSTS,
+    NETWORKS,
+    ORIGINS,
+    THRESHOLD,
+    PullThreshold,
+    ValueType,
+    one_of,
+    whole,
+)
 
 # A new kind of store, cache or ranking is one more word here; `wiring` says what it means.
 StoreKind = Literal["sqlite"]
@@ -29,7 +43,6 @@ Registration = Literal["open", "closed"]
 Switch = Literal["on", "off"]
 LogFormat = Literal["auto", "json", "pretty"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-PullThreshold = int | Literal["auto", "off"]
 Network = IPv4Network | IPv6Network
 FlagValue = str | int | bool | Sequence[str] | None
 
@@ -41,19 +54,6 @@ FILE_VARIABLE = "ROOKERY_CONFIG"
 IN_PROCESS_CACHES: frozenset[str] = frozenset({"memory"})
 CELEBRITY_FOLLOWERS = 10_000
 
-_MOST = 2**63 - 1  # the largest integer that TOML promises
-_INTEGER = re.compile(r"-?[0-9]{1,19}")
-_TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_SIZE = re.compile(r"([0-9]{1,19}) ?(B|[KMGT]i?B|)", re.ASCII | re.IGNORECASE)
-_UNITS = {"": 1, "b": 1} | {
-    letter + suffix: base**power
-    for power, letter in enumerate("kmgt", start=1)
-    for suffix, base in (("b", 1000), ("ib", 1024))
-}
-_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # the underscore is for names that containers go by
-_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:\[([^]]+)]|([^]\[:]+))(?::([0-9]{1,5}))?")
-_OWN_PORTS = {"http": 80, "https": 443}
 
 T = TypeVar("T")
 
@@ -64,135 +64,6 @@ class ConfigError(Exception):
     def __init__(self, faults: Iterable[str]) -> None:
         self.faults: tuple[str, ...] = tuple(line if line.isprintable() else repr(line)[1:-1] for line in faults)
         super().__init__("\n".join(self.faults))
-
-
-# What a setting may hold
-
-
-@dataclass(frozen=True, slots=True)
-class ValueType(Generic[T]):
-    """A type of value, with the words for it.
-
-    `read` makes a setting's value from one as TOML gives it, or None from one that doesn't fit.
-    `lex` turns the text of a variable or flag into what TOML would have given; what it can't turn it leaves to `read`.
-    """
-
-    words: str
-    read: Callable[[object], T | None]
-    lex: Callable[[str], object] = str
-
-    def check(self, value: object) -> T:
-        """What `read` gives. Raises ValueError with the reason when that is nothing."""
-        read = self.read(value)
-        if read is None:
-            raise ValueError(f"{value!r} is not {self.words}")
-        return read
-
-
-def _integer(text: str) -> object:
-    return int(text) if _INTEGER.fullmatch(text) else text
-
-
-def _whole(least: int, most: int = _MOST) -> ValueType[int]:
-    def read(value: object) -> int | None:
-        # isinstance would take true for 1
-        return value if type(value) is int and least <= value <= most else None
-
-    words = f"a whole number of at least {least}" if most == _MOST else f"a whole number from {least} to {most}"
-    return ValueType(words, read, _integer)
-
-
-def _one_of(literal: object) -> ValueType[Any]:
-    choices = get_args(literal)
-    words = " or ".join(f'"{choice}"' for choice in choices)
-    return ValueType(words, lambda value: value if value in choices else None)
-
-
-def _parsed(words: str, parse: Callable[[str], T]) -> ValueType[T]:
-    """Text that `parse` reads; it raises ValueError for what it can't."""
-
-    def read(value: object) -> T | None:
-        with suppress(ValueError):
-            return parse(value) if isinstance(value, str) else None
-        return None
-
-    return ValueType(words, read)
-
-
-def _list_of(words: str, item: ValueType[T]) -> ValueType[tuple[T, ...]]:
-    def read(value: object) -> tuple[T, ...] | None:
-        if not isinstance(value, list | tuple):
-            return None
-        items, faults = [], []
-        for each in value:
-            try:
-                items.append(item.check(each))
-            except ValueError as error:
-                faults.append(str(error))
-        if faults:
-            raise ValueError("; ".join(faults))
-        return tuple(items)
-
-    def lex(text: str) -> object:
-        return [part.strip() for part in text.split(",")] if text.strip() else []
-
-    return ValueType(f"a list of {words}", read, lex)
-
-
-def _bool(value: object) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _size(value: object) -> int | None:
-    if isinstance(value, str) and (written := _SIZE.fullmatch(value)):
-        value = int(written[1]) * _UNITS[written[2].lower()]
-    return _whole(0).read(value)
-
-
-def _threshold(value: object) -> PullThreshold | None:
-    if value == "auto" or value == "off":  # noqa: PLR1714 - mypy narrows by `==` only
-        return value
-    return _whole(0).read(value)
-
-
-def _folder(text: str) -> Path:
-    # No shell expands the ~ in `--data=~/x`, nor in a file, and a folder called "~" invites an `rm -r ~`.
-    if not text.strip() or text.startswith("~") or "\0" in text:
-        raise ValueError
-    return Path(text)
-
-
-def _host(text: str) -> str:
-    with suppress(ValueError):
-        return str(ip_address(text))
-    # A last label of digits is a mistyped address, which some resolvers would still read as one (127.1).
-    if len(text) > 253 or not _HOST_NAME.fullmatch(text) or text.rpartition(".")[2].isdigit():
-        raise ValueError
-    return text.lower()
-
-
-def _origin(text: str) -> str:
-    """The origin as a browser writes it: in lower case, without the scheme's own port."""
-    if not (written := _ORIGIN.fullmatch(text)):
-        raise ValueError
-    scheme, address, name, port = written.groups()
-    scheme = scheme.lower()
-    origin = f"{scheme}://{_host(name)}" if name else f"{scheme}://[{IPv6Address(address)}]"
-    if port is None or int(port) == _OWN_PORTS.get(scheme):
-        return origin
-    return f"{origin}:{_whole(1, 65535).check(int(port))}"
-
-
-_BOOL = ValueType("true or false", _bool, lambda text: _TRUTHS.get(text.lower(), text))
-_BYTES = ValueType("a size in bytes, such as 0, 64MB or 256 MiB", _size, _integer)
-_THRESHOLD: ValueType[PullThreshold] = ValueType(
-    '"auto" or "off" or a whole number of at least 0', _threshold, _integer
-)
-_FOLDER = _parsed("a folder's path, written in full (~ is not expanded)", _folder)
-_HOST = _parsed("an IP address or a host name", _host)
-_HOSTS = _list_of("IP addresses and host names", _HOST)
-_ORIGINS = _list_of("origins", _parsed("an origin (scheme://host or scheme://host:port)", _origin))
-_NETWORKS = _list_of("IP addresses and networks", _parsed("an IP address or a network such as 10.0.0.0/8", ip_network))
 
 
 # The settings
@@ -233,7 +104,7 @@ def _setting(name: str, value_type: ValueType[T], default: str, meaning: str) ->
 
 _DATA = Spec(
     "data",
-    _FOLDER,
+    FOLDER,
     "$XDG_STATE_HOME/rookery or ~/.local/state/rookery; for root and without a HOME /var/lib/rookery",
     "The folder for everything that Rookery writes.",
 )
@@ -252,47 +123,47 @@ def _state_folder(environ: Mapping[str, str]) -> str:
 class Settings:
     """All settings. Those from `load` have passed every check; a test may build its own, from the same defaults."""
 
-    host: str = _setting("host", _HOST, "127.0.0.1", "The address to listen on.")
-    port: int = _setting("port", _whole(0, 65535), "5000", "The port to listen on; 0 picks a free one.")
+    host: str = _setting("host", HOST, "127.0.0.1", "The address to listen on.")
+    port: int = _setting("port", whole(0, 65535), "5000", "The port to listen on; 0 picks a free one.")
     data: Path = field(metadata={"spec": _DATA})
 
-    store: StoreKind = _setting("store", _one_of(StoreKind), "sqlite", "What keeps users, follows and tweets.")
-    cache: CacheKind = _setting("cache", _one_of(CacheKind), "memory", "What keeps timelines and tweets at hand.")
-    cache_bytes: int = _setting("cache.bytes", _BYTES, "256 MiB", "Memory for the cache; 0 turns it off.")
-    ranking: RankingKind = _setting("ranking", _one_of(RankingKind), "sqlite", "What counts retweets.")
+    store: StoreKind = _setting("store", one_of(StoreKind), "sqlite", "What keeps users, follows and tweets.")
+    cache: CacheKind = _setting("cache", one_of(CacheKind), "memory", "What keeps timelines and tweets at hand.")
+    cache_bytes: int = _setting("cache.bytes", BYTES, "256 MiB", "Memory for the cache; 0 turns it off.")
+    ranking: RankingKind = _setting("ranking", one_of(RankingKind), "sqlite", "What counts retweets.")
 
-    auth: Auth = _setting("auth", _one_of(Auth), "token", "open: without tokens, anyone may act as anyone.")
-    open_on_network: bool = _setting("open_on_network", _BOOL, "false", "Allow auth = open to other machines.")
-    reads: Reads = _setting("reads", _one_of(Reads), "public", "Whether reading takes a token.")
-    registration: Registration = _setting("registration", _one_of(Registration), "open", "Whether anyone may sign up.")
+    auth: Auth = _setting("auth", one_of(Auth), "token", "open: without tokens, anyone may act as anyone.")
+    open_on_network: bool = _setting("open_on_network", BOOL, "false", "Allow auth = open to other machines.")
+    reads: Reads = _setting("reads", one_of(Reads), "public", "Whether reading takes a token.")
+    registration: Registration = _setting("registration", one_of(Registration), "open", "Whether anyone may sign up.")
 
-    rate_limit: Switch = _setting("rate_limit", _one_of(Switch), "on", "Whether requests are limited.")
-    rate_limit_token: int = _setting("rate_limit.token", _whole(1), "1200", "Requests a minute for one token.")
+    rate_limit: Switch = _setting("rate_limit", one_of(Switch), "on", "Whether requests are limited.")
+    rate_limit_token: int = _setting("rate_limit.token", whole(1), "1200", "Requests a minute for one token.")
     rate_limit_address: int = _setting(
-        "rate_limit.address", _whole(1), "2400", "Requests a minute for one address, for callers without a token."
+        "rate_limit.address", whole(1), "2400", "Requests a minute for one address, for callers without a token."
     )
 
-    cors_origins: tuple[str, ...] = _setting("cors_origins", _ORIGINS, "", "Sites whose pages may call the API.")
-    trusted_proxies: tuple[Network, ...] = _setting("trusted_proxies", _NETWORKS, "", "Whose forwarded headers count.")
+    cors_origins: tuple[str, ...] = _setting("cors_origins", ORIGINS, "", "Sites whose pages may call the API.")
+    trusted_proxies: tuple[Network, ...] = _setting("trusted_proxies", NETWORKS, "", "Whose forwarded headers count.")
     allowed_hosts: tuple[str, ...] = _setting(
-        "allowed_hosts", _HOSTS, "", "Names to answer to with auth = open, besides host and loopback names."
+        "allowed_hosts", HOSTS, "", "Names to answer to with auth = open, besides host and loopback names."
     )
 
-    max_followees: int = _setting("max_followees", _whole(1), "50000", "How many others a user may follow.")
+    max_followees: int = _setting("max_followees", whole(1), "50000", "How many others a user may follow.")
     # Counting along a chain of this length holds up a Redis ranking for 2.4 ms.
-    max_chain: int = _setting("max_chain", _whole(1), "1000", "How long a chain of retweets may get.")
+    max_chain: int = _setting("max_chain", whole(1), "1000", "How long a chain of retweets may get.")
     pull_threshold: PullThreshold = _setting(
         "pull_threshold",
-        _THRESHOLD,
+        THRESHOLD,
         "auto",
         "Tweets of authors with more followers than this are fetched when feeds are read, not pushed to timelines. "
         f"auto: off with the cache in the process, otherwise {CELEBRITY_FOLLOWERS}.",
     )
 
     log_format: LogFormat = _setting(
-        "log.format", _one_of(LogFormat), "auto", "How log lines look. auto: pretty on a terminal, otherwise json."
+        "log.format", one_of(LogFormat), "auto", "How log lines look. auto: pretty on a terminal, otherwise json."
     )
-    log_level: LogLevel = _setting("log.level", _one_of(LogLevel), "info", "The least serious lines that are logged.")
+    log_level: LogLevel = _setting("log.level", one_of(LogLevel), "info", "The least serious lines that are logged.")
 
     @property
     def effective_pull_threshold(self) -> int | None:
