@@ -56,18 +56,21 @@ def clean_display_name(text: str) -> str:
 
 def _clean(field: str, text: str, limit: int, code_points: int, refused: "regex.Pattern[str]") -> str:
     """Newlines become one kind, then NFC, then the limits: the order matters, as NFC may shorten."""
-    too_long = BrokenRule(
-        f"{field}_too_long", f"The {field} has at most {limit} characters and {code_points} code points."
-    )
+    if not text:
+        return text
     if len(text) > _MOST_COMPOSED * code_points:
-        raise too_long
+        raise _too_long(field, limit, code_points)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if refused.search(text):
         raise BrokenRule(f"{field}_characters", f"The {field} holds a control character.")
     text = unicodedata.normalize("NFC", _MARKS.sub(_in_order, text))
     if len(text) > code_points or (len(text) > limit and _has_more_clusters(text, limit)):
-        raise too_long
+        raise _too_long(field, limit, code_points)
     return text
+
+
+def _too_long(field: str, limit: int, code_points: int) -> BrokenRule:
+    return BrokenRule(f"{field}_too_long", f"The {field} has at most {limit} characters and {code_points} code points.")
 
 
 def _in_order(run: "regex.Match[str]") -> str:

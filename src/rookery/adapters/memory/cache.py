@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 
 from rookery.ports.cache import Swap
 
-ITEM_BYTES = 320
+ITEM_BYTES = 400
 """What an entry of the dictionary costs beside its key and value: measured by bench/memory.py on CPython 3.11."""
-PART_BYTES = 48
-"""What one prepended part costs beside its bytes until it is joined: the bytes object's head and the list's slot."""
+PART_BYTES = 58
+"""What one prepended part costs beside its bytes until it is joined, where no other item shares it. Many items that
+share one pay some ten bytes each; all are reckoned as the dearest, so that the bound holds."""
 
 ITEM_LIMIT = 1024 * 1024
 """The most one item may grow to, as in memcached. A timeline that nobody reads for so long is cheaper to fill again."""
