@@ -107,7 +107,7 @@ async def test_an_item_that_is_too_big_is_not_stored(key: bytes) -> None:
 async def test_an_item_bigger_than_all_the_room_drives_nobody_out() -> None:
     cache = room_for(3)
     await add(cache, b"abc")
-    assert await cache.add_many([b"d"], VALUE * 10, TTL) == [False]
+    assert await cache.add_many([b"d"], VALUE * 100, TTL) == [False]
     assert await held(cache, b"abcd") == b"abc"
 
 
