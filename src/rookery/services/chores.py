@@ -40,6 +40,8 @@ class Chores:
                 await self.do_all(tidy=turn % _TIDY_EVERY == 0)
             except Unavailable:
                 _log.warning("chores wait for the store")
+            except Exception:  # noqa: BLE001 - one job's mistake must not end the others
+                _log.exception("a chore failed; it is tried again")
             turn += 1
             await asyncio.sleep(_EVERY_SECONDS)
 

@@ -92,7 +92,13 @@ class Fanout:
         while True:
             await self._work.wait()
             delivery = self._waiting[0]
-            if await self._try_slice(delivery):
+            try:
+                finished = await self._try_slice(delivery)
+            except Exception:  # noqa: BLE001 - one tweet's mistake must not end all fan-out
+                _log.exception("a fan-out failed; it is tried again")
+                await asyncio.sleep(_RETRY_SECONDS)
+                finished = False
+            if finished:
                 self._waiting.popleft()
             else:
                 self._waiting.rotate(-1)
