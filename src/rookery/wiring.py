@@ -132,6 +132,8 @@ def web_options(settings: Settings) -> WebOptions:
         public_reads=settings.reads == "public",
         rate_limits=limits if settings.rate_limit == "on" else None,
         cors_origins=frozenset(settings.cors_origins),
-        allowed_hosts=frozenset((*settings.allowed_hosts, settings.host)),
+        allowed_hosts=frozenset(
+            f"[{host}]" if ":" in host else host for host in (*settings.allowed_hosts, settings.host)
+        ),
         trusted_proxies=tuple(settings.trusted_proxies),
     )

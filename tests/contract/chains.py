@@ -94,6 +94,7 @@ async def whole_top(ranking: Ranking, limit: int) -> list[Ranked]:
     found: list[Ranked] = []
     while page := await ranking.top(limit, found[-1] if found else None):
         assert len(page) <= limit
+        assert not any(item in found for item in page), "what was on an earlier page comes again"
         found += page
     return found
 

@@ -1,9 +1,11 @@
 """What a test of the store begins with. Ids are made in ascending order, whoever asks for one."""
 
 import os
+from collections.abc import AsyncIterator, Sequence
 from itertools import count
 
 import msgspec
+import pytest
 
 from rookery.domain import idempotency
 from rookery.domain.idempotency import Once
@@ -77,6 +79,22 @@ class Given:
     async def follow(self, follower: UserRecord, *followees: UserRecord) -> None:
         for followee in followees:
             assert await self._store.follow(follower.id, followee.id, NOON, MOST)
+
+
+async def purge_steps(store: Store, user: UserRecord, limit: int) -> AsyncIterator[Sequence[Written]]:
+    """Purge a deleted user to the end, step by step."""
+    for _ in range(100):
+        step = await store.purge_user(user.id, limit)
+        if step is None:
+            return
+        yield step
+    pytest.fail("the purge never ended")
+
+
+async def purge(store: Store, user: UserRecord, limit: int = 10) -> None:
+    """Take all rows of a deleted user away."""
+    async for _ in purge_steps(store, user, limit):
+        pass
 
 
 def deleted(record: TweetRecord) -> TweetRecord:

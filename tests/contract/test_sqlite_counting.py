@@ -13,7 +13,7 @@ from rookery.ports.ranking import Ranked
 from rookery.ports.store import Store
 from tests.contract.adapters.sqlite import file_in, opened
 from tests.contract.expecting import refused
-from tests.contract.given import MOST, Given, once
+from tests.contract.given import MOST, Given, once, purge_steps
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ async def test_purging_takes_back_what_a_user_counted(store: SqliteStore, rankin
     his = await given.post(bob, hers)
     await given.post(ada, his)
     await store.delete_user(ada.id)
-    while (step := await store.purge_user(ada.id, 1)) is not None:
+    async for step in purge_steps(store, ada, 1):
         assert not any(written.owes_count for written in step)
     assert await ranking.counts([root.id, his.id]) == [1, 0]
     assert [item.tweet for item in await ranking.top(10)] == [root.id, his.id]
@@ -125,8 +125,8 @@ async def test_counts_are_owed_to_a_ranking_elsewhere(database: Database, rankin
     assert await ranking.top(10) == []
 
 
-async def test_a_retweet_is_counted_though_its_original_was_counted_elsewhere(database: Database) -> None:
-    """The ranking was Redis, and is this file from now on: what owes no count is counted, before any recount."""
+async def test_a_retweet_of_what_was_counted_elsewhere_is_not_forgotten(database: Database) -> None:
+    """The ranking was Redis and is this file from now on: a retweet is counted, or owed while its chain is missing."""
     elsewhere = SqliteStore(database, counts=False)
     given = Given(elsewhere)
     ada = await given.user()
@@ -134,6 +134,27 @@ async def test_a_retweet_is_counted_though_its_original_was_counted_elsewhere(da
 
     store, ranking = SqliteStore(database, counts=True), SqliteRanking(database)
     written = await store.add_tweet(given.draft(ada, middle), MOST)
-    if not written.owes_count:
-        assert await ranking.counts([root.id, middle.id]) == [2, 1]
-        assert written.tweet.id in [item.tweet for item in await ranking.top(10)]
+    if written.owes_count:
+        for tweet in (root, middle, written.tweet):
+            assert await ranking.add(link_of(tweet))
+    assert await ranking.counts([root.id, middle.id, written.tweet.id]) == [2, 1, 0]
+    assert not (await store.add_tweet(given.draft(ada, written.tweet), MOST)).owes_count
+    assert await ranking.counts([root.id, middle.id, written.tweet.id]) == [3, 2, 1]
+    assert await drift(store, ranking) == 0
+
+
+async def test_a_delete_of_what_was_counted_elsewhere_is_not_forgotten(database: Database) -> None:
+    elsewhere = SqliteStore(database, counts=False)
+    given = Given(elsewhere)
+    ada = await given.user()
+    root, end = await given.chain(ada, 2)
+
+    store, ranking = SqliteStore(database, counts=True), SqliteRanking(database)
+    deletion = await store.delete_tweet(end.id)
+    if deletion.owes_count:
+        assert await ranking.add(link_of(root))
+        assert await ranking.remove(link_of(deletion.tweet))
+    assert await ranking.add(link_of(root))
+    assert await ranking.add(link_of(end)), "a late add of what is gone"
+    assert await ranking.counts([root.id]) == [0]
+    assert await drift(store, ranking) == 0

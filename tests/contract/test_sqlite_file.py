@@ -127,6 +127,20 @@ async def test_a_long_read_sees_one_moment_while_writes_go_on(path: Path) -> Non
         assert counted.result() == (1, 1)
 
 
+async def test_nothing_of_what_was_deleted_is_kept_to_be_read(path: Path) -> None:
+    """Not its text, and not what its author signed in with: nobody asks for them again but whoever has the file."""
+    async with open_store(path.parent) as store:
+        given = Given(store)
+        ada = await given.user("ada", token=b"t" * 32, password="$argon2id$secret")
+        tweet = await given.post(ada)
+        await store.delete_tweet(tweet.id)
+        await store.delete_user(ada.id)
+    with by_hand(path) as connection:
+        assert connection.execute("SELECT title, body FROM tweet").fetchall() == [("", "")]
+        assert connection.execute("SELECT password_hash FROM user").fetchall() == [(None,)]
+        assert connection.execute("SELECT * FROM token").fetchall() == []
+
+
 # What is refused
 
 

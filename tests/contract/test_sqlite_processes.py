@@ -3,16 +3,17 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from rookery.adapters.sqlite import Database, ServerLock
-from rookery.adapters.sqlite.schema import MIGRATIONS
+from rookery.adapters.sqlite.schema import MIGRATIONS, check, migrate
 from rookery.domain.errors import Conflict
 from rookery.domain.ids import UserId
 from rookery.domain.users import UserRecord
@@ -206,6 +207,23 @@ async def test_opening_waits_for_another_process_that_is_making_the_file(path: P
         other.execute("COMMIT")
     database = await asyncio.wait_for(opening, _BOUND)
     await database.close()
+
+
+@pytest.mark.parametrize("moment", range(1, 8))
+def test_a_file_that_is_being_made_is_never_taken_for_another_programs(path: Path, moment: int) -> None:
+    """Just before one of the questions is answered another process makes the file, unless it has to wait for us."""
+    asked: list[str] = []
+
+    def make_it_now(statement: str) -> None:
+        asked.append(statement)
+        if len(asked) == moment:
+            with by_hand(path) as other, suppress(sqlite3.OperationalError):
+                other.execute("PRAGMA busy_timeout = 0")
+                migrate(other)
+
+    with by_hand(path) as connection:
+        connection.set_trace_callback(make_it_now)
+        check(connection)
 
 
 # Whoever is killed

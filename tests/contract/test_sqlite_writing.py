@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from rookery.adapters.sqlite import Database, SqliteStore
-from rookery.adapters.sqlite.database import WAITING
+from rookery.adapters.sqlite.database import BATCH, WAITING
 from rookery.domain.errors import Unavailable
 from tests.contract.adapters.sqlite import file_in, opened
 from tests.contract.given import MOST, NOON, Given
@@ -51,13 +51,14 @@ async def in_one_group(database: Database, *writes: Awaitable[T]) -> list[T | Ba
     return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
 
 
-async def test_writes_that_wait_together_are_committed_together(database: Database) -> None:
+@pytest.mark.parametrize(("writes", "commits"), [(BATCH, 1), (BATCH + 1, 2)])
+async def test_writes_that_wait_together_are_committed_together(database: Database, writes: int, commits: int) -> None:
     statements: list[str] = []
     await database.write(lambda sql: sql.set_trace_callback(statements.append))
     statements.clear()
     store = SqliteStore(database, counts=True)
-    await in_one_group(database, *(store.check() for _ in range(100)))
-    assert statements.count("COMMIT") == 2, "one of the write that held the writer, one of the hundred"
+    await in_one_group(database, *(store.check() for _ in range(writes)))
+    assert statements.count("COMMIT") == 1 + commits, "one of the write that held the writer, and theirs"
 
 
 async def test_writes_of_a_group_take_effect_in_order_and_see_those_before(database: Database) -> None:

@@ -8,7 +8,7 @@ from rookery.domain.errors import Conflict, NotFound
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.store import Credentials, FanoutChange, Store
 from tests.contract.expecting import refused
-from tests.contract.given import HOUR, MOST, NOON, Given
+from tests.contract.given import HOUR, MOST, NOON, Given, purge, purge_steps
 
 TOKEN, OTHER_TOKEN = b"t" * 32, b"o" * 32
 
@@ -58,8 +58,7 @@ async def test_a_deleted_users_name_is_never_given_again(store: Store, given: Gi
     await store.delete_user(ada.id)
     with refused(Conflict, "name_taken"):
         await store.add_user(given.person("Ada"), Credentials())
-    while await store.purge_user(ada.id, 10) is not None:
-        pass
+    await purge(store, ada)
     with refused(Conflict, "name_taken"):
         await store.add_user(given.person("ADA"), Credentials())
 
@@ -225,7 +224,7 @@ async def test_purging_takes_everything_of_a_deleted_user_in_steps(store: Store,
     await store.delete_user(ada.id)
 
     taken = []
-    while (step := await store.purge_user(ada.id, 2)) is not None:
+    async for step in purge_steps(store, ada, 2):
         assert len(step) <= 2
         assert all(written.tweet.deleted and written.tweet.body == "" and not written.repeated for written in step)
         taken += [written.tweet.id for written in step]
@@ -253,7 +252,7 @@ async def test_one_step_takes_as_many_rows_as_it_may_and_no_more(store: Store, g
         return counts.followers + counts.followees + counts.tweets
 
     left = [await rows()]
-    while await store.purge_user(ada.id, 3) is not None:
+    async for _ in purge_steps(store, ada, 3):
         left.append(await rows())
     assert (left[0], left[-1]) == (15, 0)
     assert [before - after for before, after in pairwise(left) if before - after > 3] == [], f"rows left: {left}"
@@ -271,8 +270,7 @@ async def test_purging_goes_on_where_it_stopped_and_ends(store: Store, given: Gi
 
     assert await store.purge_user(ada.id, 1)
     assert ada.id in await store.users_to_purge(10), "a purge that stopped is found again"
-    while await store.purge_user(ada.id, 1) is not None:
-        pass
+    await purge(store, ada, 1)
     assert await store.users_to_purge(10) == [bob.id]
     assert await store.purge_user(ada.id, 1) is None, "there is nothing more to do"
     assert (await store.user_counts(eve.id)).tweets == 3
@@ -282,7 +280,6 @@ async def test_a_deleted_user_with_nothing_is_purged_too(store: Store, given: Gi
     ada = await given.user()
     await store.delete_user(ada.id)
     assert await store.users_to_purge(10) == [ada.id]
-    while await store.purge_user(ada.id, 10) is not None:
-        pass
+    await purge(store, ada)
     assert await store.users_to_purge(10) == []
     assert (await store.users([ada.id]))[ada.id].deleted

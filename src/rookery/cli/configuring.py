@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from rookery.cli.flags import Flags, read
 from rookery.cli.output import complain, say
 from rookery.config import SPECS, Settings
+from rookery.domain.errors import Malformed
 
 
 def add_to(app: App) -> None:
@@ -50,7 +51,12 @@ def openapi(*, against: Annotated[Path | None, Parameter(name="--check")] = None
     made: bytes = create_routes(None, web_options(Settings(data=Path())), SystemClock()).state.document
     if against is None:
         sys.stdout.buffer.write(made + b"\n")
-    elif against.read_bytes().strip() != made.strip():
+        return
+    try:
+        kept = against.read_bytes()
+    except OSError as error:
+        raise Malformed("unreadable_file", f"{against}: {(error.strerror or 'not readable').lower()}") from None
+    if kept.strip() != made.strip():
         complain(f"{against} is not what the code says; write it anew with: make openapi")
         sys.exit(1)
 

@@ -156,7 +156,7 @@ class Settings:
         "pull_threshold",
         THRESHOLD,
         "auto",
-        "Tweets of authors with more followers than this are fetched when feeds are read, not pushed to timelines. "
+        "Tweets of authors with at least this many followers are fetched when feeds are read, not pushed to timelines. "
         f"auto: off with the cache in the process, otherwise {CELEBRITY_FOLLOWERS}.",
     )
 

@@ -144,7 +144,7 @@ class Store(Protocol):
         ...
 
     async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
-        """Whom he unfollowed at or after that time and does not follow now. Kept for two hours at least."""
+        """Whom he unfollowed at or after that time and does not follow now. Kept for 28 hours at least."""
         ...
 
     # --- tweets ------------------------------------------------------------------------------------------------------

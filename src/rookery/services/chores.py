@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from rookery.domain.errors import Unavailable
@@ -36,21 +37,30 @@ class Chores:
         """Do them all, again and again, until cancelled."""
         turn = 0
         while True:
-            try:
-                await self.do_all(tidy=turn % _TIDY_EVERY == 0)
-            except Unavailable:
-                _log.warning("chores wait for the store")
-            except Exception:  # noqa: BLE001 - one job's mistake must not end the others
-                _log.exception("a chore failed; it is tried again")
+            await self._try(self.purge)
+            await self._try(self.fanout.review)
+            if turn % _TIDY_EVERY == 0:
+                await self._try(self.tidy)
             turn += 1
             await asyncio.sleep(_EVERY_SECONDS)
 
-    async def do_all(self, *, tidy: bool = True) -> None:
+    async def do_all(self) -> None:
         """Do each once."""
         await self.purge()
         await self.fanout.review()
-        if tidy:
-            await self.store.tidy(self.clock.now())
+        await self.tidy()
+
+    async def tidy(self) -> None:
+        """Forget what is past its time."""
+        await self.store.tidy(self.clock.now())
+
+    async def _try(self, chore: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await chore()
+        except Unavailable:
+            _log.warning("a chore waits for the store")
+        except Exception:  # noqa: BLE001 - one chore's mistake must not end the others
+            _log.exception("a chore failed; it is tried again")
 
     async def purge(self) -> None:
         """Take the rows of deleted users away, in short steps."""

@@ -39,6 +39,8 @@ from rookery.services.filling import (
 from rookery.services.showing import Showing
 
 CURSOR = "f"
+REMEMBERED_MILLIS = (DAY_SECONDS + 2 * HOUR_SECONDS) * 1000
+"""How long a reader knows whom he unfollowed: longer than a timeline lives that a late fan-out wrote into."""
 _SLICE = 100
 """Authors read before a long pull lets others have the event loop: about a millisecond on SQLite."""
 _RELATION_PAGE = 5_000
@@ -193,7 +195,7 @@ class Feeds:
         celebrities = {
             change.author for change in await self._store.fanout_changes() if change.state is not FanoutState.PUSHED
         }
-        since = self._clock.now() - HOUR_SECONDS * 1000
+        since = self._clock.now() - REMEMBERED_MILLIS
         found = {}
         for raw in ids:
             pulled = [author for author in await self._followees(UserId(raw)) if author in celebrities]

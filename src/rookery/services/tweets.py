@@ -1,14 +1,15 @@
 """Posting, retweeting, deleting and reading tweets."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from rookery.domain.cursors import Page, foreign_cursor, read_cursor, write_cursor
-from rookery.domain.errors import BrokenRule, Forbidden, deleted_tweet, unknown_tweet
+from rookery.domain.errors import BrokenRule, Forbidden, Unavailable, deleted_tweet, unknown_tweet
 from rookery.domain.idempotency import Once
-from rookery.domain.ids import ID_BYTES, TweetId, UserId
+from rookery.domain.ids import ID_BYTES, ZERO, TweetId, UserId
 from rookery.domain.text import clean_body, clean_title
 from rookery.domain.timeline import tweet_of
 from rookery.domain.tweets import TweetRecord, in_chain, place_of
@@ -21,6 +22,8 @@ from rookery.services.fanout import Fanout
 from rookery.services.filling import TWEET, Filler
 from rookery.services.showing import Showing
 from rookery.services.top import Top
+
+_log = logging.getLogger(__name__)
 
 BY_AUTHOR = "t"
 CHAIN = "c"
@@ -63,14 +66,21 @@ class Tweets:
         tweet = self._tweet(caller, author.id, draft)
         await self.fanout.admit()
         written = await self.store.add_tweet(tweet, self.most_depth, once)
+        # A repeated write is delivered and counted again: the first attempt may have ended between. Both take it once.
+        await self.fanout.deliver(written.tweet.id, author.id, author.fanout)
         if written.owes_count:
-            await self.top.count(written.tweet)
-        if written.repeated:
-            # The answer is the first one's, also if the tweet was deleted since: the same request had the same text.
-            return await self.showing.show_new(msgspec.structs.replace(tweet, id=written.tweet.id), author.name)
-        await self.fanout.deliver(tweet.id, author.id, author.fanout)
+            await self._try(self.top.count, written.tweet)
         self.accounts.forget_counts(author.id)
-        return await self.showing.show_new(written.tweet, author.name)
+        # The answer is the first one's, also if the tweet was deleted since: the same request had the same text.
+        return await self.showing.show_new(msgspec.structs.replace(tweet, id=written.tweet.id), author.name)
+
+    def check(self, caller: Caller, draft: Draft) -> None:
+        """Refuse a draft that can't be a tweet, whoever its author.
+
+        Raises:
+            Forbidden, BrokenRule: as `post`.
+        """
+        self._tweet(caller, UserId(ZERO), draft)
 
     async def delete(self, caller: Caller, author: UserRecord, tweet: TweetId) -> None:
         """Hide a tweet everywhere at once and take its 1 back along its chain. Doing it twice changes nothing.
@@ -86,7 +96,7 @@ class Tweets:
         written = await self.store.delete_tweet(tweet)
         await self.filler.drop([TWEET + tweet])
         if written.owes_count:
-            await self.top.uncount(written.tweet)
+            await self._try(self.top.uncount, written.tweet)
         self.accounts.forget_counts(author.id)
 
     async def get(self, tweet: TweetId) -> bytes:
@@ -153,6 +163,13 @@ class Tweets:
             retweet=draft.retweet,
             initial=draft.initial,
         )
+
+    async def _try(self, count: Callable[[TweetRecord], Awaitable[None]], tweet: TweetRecord) -> None:
+        """Tell the ranking, if it can be told. Tweets go on without it, and a recount makes its counts right."""
+        try:
+            await count(tweet)
+        except Unavailable:
+            _log.warning("the ranking missed a count")
 
     async def _record(self, tweet: TweetId) -> TweetRecord:
         record = (await self.store.tweets([tweet])).get(tweet)

@@ -45,7 +45,8 @@ def decode(body: bytes, content_type: str | None, kind: type[T]) -> T:
         Malformed: `not_utf8`, `malformed_json`, `malformed_form`, and as `build`.
     """
     media_type, _, parameters = (content_type or "").partition(";")
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    named = (parameter.strip().lower() for parameter in parameters.split(";"))
+    charset = next((text.removeprefix("charset=").strip('"') for text in named if text.startswith("charset=")), "")
     if charset not in ("", "utf-8", "utf8"):
         raise Refusal(415)
     try:

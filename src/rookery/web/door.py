@@ -13,7 +13,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from rookery.domain.errors import Failure, Unauthenticated
 from rookery.services.accounts import Accounts
 from rookery.services.callers import ANYONE, NOBODY, Caller
-from rookery.web.context import WebOptions, caller_of, set_caller
+from rookery.web.context import RateLimits, WebOptions, caller_of, set_caller
 from rookery.web.limits import Allowance, Limiter
 from rookery.web.origins import Addresses, check_host, check_origin, limited_as
 from rookery.web.problems import Refusal, send_problem
@@ -23,6 +23,10 @@ _log = structlog.get_logger("rookery.request")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,64}")
 _EXPOSED = b"Link, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id"
 _UNLIMITED = frozenset({"/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"})
+SIGN_INS = 30
+"""Passwords that one address may try in a minute."""
+TOKENS_OF_AN_ADDRESS = 10
+"""So many times the limit of an address is for those who come from it with tokens, a household or an office."""
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -78,16 +82,21 @@ class Door:
             except Failure as failure:
                 refused = failure
         if options.rate_limits and scope["path"] not in _UNLIMITED:
-            visit.allowance = (
-                self._limiter.count(caller.token_hash, options.rate_limits.token)
-                if caller.token_hash
-                else self._limiter.count(limited_as(address), options.rate_limits.address)
-            )
+            visit.allowance = self._count(options.rate_limits, caller, limited_as(address), scope)
             visit.allowance.require()
         check_origin(visit.method, headers, options.cors_origins)
         if refused:
             raise refused
         set_caller(scope, caller)
+
+    def _count(self, limits: RateLimits, caller: Caller, address: str, scope: Scope) -> Allowance:
+        """One more request: of a token and of the address it comes from, which may bring several; or of an address."""
+        if scope["path"].endswith("/token") and scope.get("method") == "POST":
+            self._limiter.count(f"sign-in {address}", SIGN_INS).require()
+        if caller.token_hash is None:
+            return self._limiter.count(address, limits.address)
+        self._limiter.count(f"tokens {address}", limits.address * TOKENS_OF_AN_ADDRESS).require()
+        return self._limiter.count(caller.token_hash, limits.token)
 
     async def _authenticate(self, header: bytes) -> Caller:
         scheme, _, token = header.decode("latin-1").partition(" ")

@@ -20,7 +20,9 @@ def configure(form: Format, level: str) -> None:
     """Send our own log and that of the libraries to stdout in one form."""
     pretty = form == "pretty" or (form == "auto" and sys.stdout.isatty())
     render: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(serializer=_to_json)
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # the other one prints locals
+        if pretty
+        else structlog.processors.JSONRenderer(serializer=_to_json)
     )
     finish: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     finish += [] if pretty else [structlog.processors.format_exc_info]

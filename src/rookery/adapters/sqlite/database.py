@@ -2,12 +2,13 @@
 
 import asyncio
 import fcntl
+import os
 import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,8 +34,8 @@ class ServerLock:
     def __init__(self, path: Path) -> None:
         """Take it, or raise `Conflict` (`database_in_use`)."""
         with _translated():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.with_name(path.name + ".lock").open("a")
+            _make_private(path.parent)
+            self._file = open(path.with_name(path.name + ".lock"), "a", opener=_open_private)  # noqa: SIM115
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -52,6 +53,15 @@ class ServerLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _make_private(folder: Path) -> None:
+    """Nobody else on the machine may read what is in here: hashes, the store's secret, and tweets."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _open_private(path: str | Path, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 @dataclass(slots=True)
@@ -77,7 +87,8 @@ class Database:
         """
         self._path = path
         with _translated():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_private(path.parent)
+            os.close(_open_private(path, os.O_CREAT | os.O_RDWR))  # SQLite gives its journals the same mode
             writer = self._connect()
             try:
                 check(writer)
@@ -208,7 +219,8 @@ def _commit(connection: sqlite3.Connection, batch: list[_Write[Any]]) -> None:
             write.error = error
     finally:
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # the thread must live; the next group is refused if this one still stands
+                connection.execute("ROLLBACK")
 
 
 def _run_one(connection: sqlite3.Connection, write: _Write[Any]) -> None:

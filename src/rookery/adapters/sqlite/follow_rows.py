@@ -9,7 +9,7 @@ from rookery.domain.errors import Conflict
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import UserId
 
-UNFOLLOWS_KEPT_MILLIS = 3 * 60 * 60 * 1000
+UNFOLLOWS_KEPT_MILLIS = 30 * 60 * 60 * 1000
 
 _NEW, _OLD = b"\x01", b"\x00"  # behind the id in the record of a key: whether the follow was a new one
 _ABOVE_ALL = b"\xff" * 17

@@ -108,7 +108,11 @@ def check(connection: sqlite3.Connection) -> None:
     Raises:
         Conflict: as `migrate`.
     """
-    _version(connection)
+    connection.execute("BEGIN")  # one snapshot: another process may be making the file
+    try:
+        _version(connection)
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def foreign() -> Conflict:

@@ -35,7 +35,9 @@ async def front(request: AnyRequest) -> Template | Response[bytes]:
         return response
     try:
         tweets = [msgspec.json.decode(item, type=Tweet) for item in await services.top.list(DEFAULT_LIMIT)]
-    except Unavailable:
+    except Unavailable as error:
+        if error.code != "ranking_unavailable":
+            raise
         tweets = None
     return Template(
         "front.html",
