@@ -251,9 +251,7 @@ async def test_one_step_takes_as_many_rows_as_it_may_and_no_more(store: Store, g
         counts = await store.user_counts(ada.id)
         return counts.followers + counts.followees + counts.tweets
 
-    left = [await rows()]
-    async for _ in purge_steps(store, ada, 3):
-        left.append(await rows())
+    left = [await rows()] + [await rows() async for _ in purge_steps(store, ada, 3)]
     assert (left[0], left[-1]) == (15, 0)
     assert [before - after for before, after in pairwise(left) if before - after > 3] == [], f"rows left: {left}"
 
