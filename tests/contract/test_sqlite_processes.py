@@ -172,6 +172,31 @@ async def test_a_write_waits_for_another_process_to_finish_its_own(path: Path) -
         assert len(await store.users([person.id for person in people])) == 4
 
 
+async def test_opening_the_file_twice_in_one_process_takes_no_lock_from_the_first(path: Path) -> None:
+    """POSIX: whoever closes a descriptor of a file lets go of all the locks that his process has on it.
+
+    Then the next process to close takes itself for the last, and removes the log that others go on writing.
+    """
+
+    async def register_elsewhere(name: str) -> list[UserId]:
+        async with process(_REGISTER, path, name, 5) as command:
+            assert await line_of(command) == "ready"
+            return [UserId(bytes.fromhex(line)) for line in await rest_of(command)]
+
+    async with open_store(path.parent) as first, open_store(path.parent) as second:
+        given = Given(first)
+        ids = [user.id for user in await given.users(5)]
+        for turn in range(3):
+            ids += await register_elsewhere(f"turn_{turn}")
+            ids += [user.id for user in await given.users(5)]
+            assert set(await first.users(ids)) == set(await second.users(ids)) == set(ids)
+        assert path.with_name(path.name + "-wal").exists(), "the log was removed while it was written"
+    with by_hand(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    async with open_store(path.parent) as store:
+        assert set(await store.users(ids)) == set(ids)
+
+
 # Two at once from the start
 
 

@@ -64,6 +64,15 @@ def _open_private(path: str | Path, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def _create_private(path: Path) -> None:
+    """Make the file before SQLite does, which gives its journals the same mode.
+
+    Only where there is none: closing any descriptor of a file lets go of all POSIX locks that this process has on it.
+    """
+    with suppress(FileExistsError):
+        os.close(_open_private(path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
+
+
 @dataclass(slots=True)
 class _Write(Generic[T]):
     """A queued write and whom to tell. `run` gets the connection inside a transaction."""
@@ -88,7 +97,7 @@ class Database:
         self._path = path
         with _translated():
             _make_private(path.parent)
-            os.close(_open_private(path, os.O_CREAT | os.O_RDWR))  # SQLite gives its journals the same mode
+            _create_private(path)
             writer = self._connect()
             try:
                 check(writer)
