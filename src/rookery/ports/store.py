@@ -143,6 +143,10 @@ class Store(Protocol):
         """Who follows a user."""
         ...
 
+    async def has_followers(self, user: UserId, least: int) -> bool:
+        """Whether at least so many follow a user. Costs as much as counting those."""
+        ...
+
     async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
         """Whom he unfollowed at or after that time and does not follow now. Kept for 28 hours at least."""
         ...

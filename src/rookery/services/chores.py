@@ -17,7 +17,8 @@ from rookery.services.top import Top
 _log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 1.0
-_TIDY_EVERY = 60
+_SELDOM = 60
+"""Every so many turns what need not be at once."""
 _PURGE_STEP = 200
 _PURGED_USERS = 10
 
@@ -38,8 +39,8 @@ class Chores:
         turn = 0
         while True:
             await self._try(self.purge)
-            await self._try(self.fanout.review)
-            if turn % _TIDY_EVERY == 0:
+            if turn % _SELDOM == 0:
+                await self._try(self.fanout.review)
                 await self._try(self.tidy)
             turn += 1
             await asyncio.sleep(_EVERY_SECONDS)

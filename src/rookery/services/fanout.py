@@ -7,6 +7,7 @@ with very many followers are pulled by readers instead; how one comes to that an
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rookery.domain.errors import Unavailable
@@ -23,9 +24,14 @@ _log = logging.getLogger(__name__)
 SLICE = 1_000
 MAX_WAITING = 1_000
 """Fan-outs under way before posting waits for them: the backlog has this bound."""
+ADMIT_SECONDS = 5.0
+"""How long a post waits for its place among them before it is refused."""
 ANSWER_SECONDS = 0.05
 """How long an answer waits for its own fan-out, so that most authors' followers see a tweet when he does."""
 _RETRY_SECONDS = 1.0
+_MOST_RETRY_SECONDS = 60.0
+_LOOK_SECONDS = 0.05
+"""How often to look for what is due while all that waits is to be tried again later."""
 _SLACK_MILLIS = 60_000
 """Longer than any post takes from reading its author's state to its last prepend, and than clocks differ."""
 RISE_MILLIS = HOUR_SECONDS * 1000 + _SLACK_MILLIS
@@ -43,6 +49,9 @@ class _Delivery:
     state: FanoutState
     position: UserId | None = None
     walked: int = 0
+    failures: int = 0
+    due: float = 0.0
+    """When to try again, by the monotonic clock."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -56,8 +65,7 @@ class Fanout:
         self._threshold = threshold
         self._waiting: deque[_Delivery] = deque()
         self._work = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._places = asyncio.Semaphore(MAX_WAITING)
 
     @property
     def backlog(self) -> int:
@@ -65,44 +73,56 @@ class Fanout:
         return len(self._waiting)
 
     async def admit(self) -> None:
-        """Wait until there is room for one more delivery: this is where posting slows down."""
-        await self._room.wait()
+        """Take a place for one more delivery, waiting while there is none: this is where posting slows down.
+
+        `deliver` gives it back when all is delivered, `withdraw` if there is nothing to deliver.
+
+        Raises:
+            Unavailable: `busy`, after five seconds.
+        """
+        try:
+            async with asyncio.timeout(ADMIT_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Unavailable("busy", "Too many tweets are on their way; try again in a moment.") from None
+
+    def withdraw(self) -> None:
+        """Give an admitted delivery's place back."""
+        self._places.release()
 
     async def deliver(self, tweet: TweetId, author: UserId, state: FanoutState) -> None:
-        """Put a stored tweet into its author's tail and his followers' timelines; returns after 50 ms at the latest.
+        """Put a stored tweet, which was admitted, into its author's tail and his followers' timelines.
 
-        `state` is the author's as it was before the tweet was written.
+        The first thousand followers have it when this returns, and as many more as 50 ms suffice for; the worker goes
+        on with the rest, and with what failed. `state` is the author's as it was before the tweet was written.
         """
-        item = entry(tweet, author)
-        await self._cache.prepend(TAIL, [author], item)
-        if state is FanoutState.PULLED:
-            return
-        delivery = _Delivery(author, item, state)
-        if await self._try_slice(delivery):
+        delivery = _Delivery(author, entry(tweet, author), state)
+        await self._cache.prepend(TAIL, [author], delivery.item)
+        if state is FanoutState.PULLED or await self._try_slice(delivery):
+            self.withdraw()
             return
         self._waiting.append(delivery)
-        self._signal()
-        try:
+        self._work.set()
+        if delivery.failures:
+            return
+        with suppress(TimeoutError):
             await asyncio.wait_for(delivery.done.wait(), ANSWER_SECONDS)
-        except TimeoutError:
-            return  # the worker goes on with it
 
     async def run(self) -> None:
         """Work off deliveries until cancelled."""
         while True:
             await self._work.wait()
-            delivery = self._waiting[0]
-            try:
-                finished = await self._try_slice(delivery)
-            except Exception:  # noqa: BLE001 - one tweet's mistake must not end all fan-out
-                _log.exception("a fan-out failed; it is tried again")
-                await asyncio.sleep(_RETRY_SECONDS)
-                finished = False
-            if finished:
+            delivery = self._next()
+            if delivery is None:
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
+            if await self._try_slice(delivery):
                 self._waiting.popleft()
+                self.withdraw()
+                if not self._waiting:
+                    self._work.clear()
             else:
                 self._waiting.rotate(-1)
-            self._signal()
             await asyncio.sleep(0)
 
     async def drain(self) -> None:
@@ -134,19 +154,32 @@ class Fanout:
 
     async def _belongs_pulled(self, author: UserId) -> bool:
         """With hysteresis: up at the threshold (seen by `_slice`), down at half of it."""
-        if self._threshold is None:
-            return False
-        counts = await self._store.user_counts(author)
-        return 2 * counts.followers >= self._threshold
+        return self._threshold is not None and await self._store.has_followers(author, (self._threshold + 1) // 2)
+
+    def _next(self) -> _Delivery | None:
+        """The first delivery that is due, brought to the front; None if all are to be tried again later."""
+        now = self._clock.monotonic()
+        for _ in range(len(self._waiting)):
+            if self._waiting[0].due <= now:
+                return self._waiting[0]
+            self._waiting.rotate(-1)
+        return None
 
     async def _try_slice(self, delivery: _Delivery) -> bool:
-        """Deliver to the next followers; True when there are no more. A store that can't be read is tried again."""
+        """Deliver to the next followers; True when there are no more. What fails is tried again, ever more rarely."""
         try:
-            return await self._slice(delivery)
-        except Unavailable:
-            _log.warning("fan-out waits for the store")
-            await asyncio.sleep(_RETRY_SECONDS)
+            finished = await self._slice(delivery)
+        except Exception as error:  # noqa: BLE001 - one tweet's mistake must not end all fan-out
+            if isinstance(error, Unavailable):
+                _log.warning("a fan-out waits for the store")
+            else:
+                _log.exception("a fan-out failed; it is tried again")
+            wait = min(_RETRY_SECONDS * 2**delivery.failures, _MOST_RETRY_SECONDS)
+            delivery.failures += 1
+            delivery.due = self._clock.monotonic() + wait
             return False
+        delivery.failures = 0
+        return finished
 
     async def _slice(self, delivery: _Delivery) -> bool:
         followers = await self._store.followers(delivery.author, delivery.position, SLICE)
@@ -159,7 +192,3 @@ class Fanout:
             await self._store.set_fanout(delivery.author, FanoutState.PUSHED, FanoutState.RISING, self._clock.now())
         delivery.done.set()
         return True
-
-    def _signal(self) -> None:
-        (self._work.set if self._waiting else self._work.clear)()
-        (self._room.set if len(self._waiting) < MAX_WAITING else self._room.clear)()

@@ -43,7 +43,9 @@ REMEMBERED_MILLIS = (DAY_SECONDS + 2 * HOUR_SECONDS) * 1000
 """How long a reader knows whom he unfollowed: longer than a timeline lives that a late fan-out wrote into."""
 _SLICE = 100
 """Authors read before a long pull lets others have the event loop: about a millisecond on SQLite."""
-_RELATION_PAGE = 5_000
+_RELATION_PAGE = 1_000
+_REFILL = 10
+"""The fewest entries that a page is filled up with: where some were deleted, more may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +78,21 @@ class Feeds:
         """
         below = TweetId(read_cursor(CURSOR, cursor)) if cursor is not None else None
         items: list[bytes] = []
+        want = limit
         while True:
-            want = limit - len(items)
             entries = await self._newest_entries(owner, below, want + 1)
-            more = len(entries) > want
-            shown = await self._showing.show(entries[:want])
-            items += [item for item in shown if item is not None]
-            if not more:
-                return Page(items)
-            below = tweet_of(entries[want - 1])
-            if len(items) == limit:  # else some were deleted: fill the page from below
+            for item, shown in zip(entries[:want], await self._showing.show(entries[:want]), strict=True):
+                if shown is not None and len(items) == limit:
+                    break  # read over: it is the next page's
+                below = tweet_of(item)
+                if shown is not None:
+                    items.append(shown)
+            else:
+                if len(entries) <= want:
+                    return Page(items)
+            if below is not None and len(items) == limit:
                 return Page(items, write_cursor(CURSOR, below))
+            want = max(limit - len(items), _REFILL)  # some were deleted: fill the page from below
 
     async def _newest_entries(self, owner: UserId, below: TweetId | None, want: int) -> Sequence[bytes]:
         """The newest `want` entries of the feed below an id; fewer only at its end.
@@ -190,6 +196,7 @@ class Feeds:
             found += page
             if len(page) < _RELATION_PAGE:
                 return found
+            await asyncio.sleep(0)  # a page takes a millisecond, and there may be fifty
 
     async def _load_exceptions(self, ids: Sequence[bytes], _: Renew) -> Mapping[bytes, Fill]:
         celebrities = {
@@ -198,7 +205,8 @@ class Feeds:
         since = self._clock.now() - REMEMBERED_MILLIS
         found = {}
         for raw in ids:
-            pulled = [author for author in await self._followees(UserId(raw)) if author in celebrities]
+            followees = await self._followees(UserId(raw)) if celebrities else ()
+            pulled = [author for author in followees if author in celebrities]
             unfollowed = await self._store.unfollowed_since(UserId(raw), since)
             found[raw] = Fill(len(pulled).to_bytes(4, "big") + b"".join((*pulled, *unfollowed)))
         return found

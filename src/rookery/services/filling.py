@@ -67,14 +67,22 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
+class _Landing:
+    """How a flight ended. `certain`: its value was stored, so it holds whatever was written before that."""
+
+    held: Held | None
+    certain: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Flight:
-    """A fill under way. `certain` once its value was stored; otherwise those who waited must read for themselves."""
+    """A read of one key under way. It ends with a landing, or with None when whoever led it failed."""
 
-    done: "asyncio.Future[tuple[bool, Held | None]]" = field(default_factory=asyncio.Future)
+    done: "asyncio.Future[_Landing | None]" = field(default_factory=asyncio.Future)
 
-    def land(self, certain: bool, held: Held | None) -> None:
+    def land(self, landing: _Landing | None) -> None:
         if not self.done.done():
-            self.done.set_result((certain, held))
+            self.done.set_result(landing)
 
 
 class Filler:
@@ -106,7 +114,7 @@ class Filler:
             missing.setdefault(kind, []).append(raw)
         if missing:
             if outdated:
-                await self._cache.delete(outdated)
+                await self.drop(outdated)
             filled = {kind: await self._fill(kind, list(dict.fromkeys(ids))) for kind, ids in missing.items()}
             for at, (kind, raw) in enumerate(wanted):
                 if found[at] is None:
@@ -136,19 +144,33 @@ class Filler:
         return self._clock.now() // 1000
 
     async def _fill(self, kind: Kind, ids: Sequence[bytes]) -> dict[bytes, Held | None]:
-        """Fill what nobody fills yet and wait for the rest."""
+        """Read what nobody reads yet and wait for the rest.
+
+        A flight that was under way may have read the store before this caller asked: its landing serves him if it was
+        stored. Else one that began since does, stored or not, and so a thousand who wait share one more read.
+        """
+        found, late = await self._join(kind, ids, only_certain=True)
+        if late:
+            also, failed = await self._join(kind, late, only_certain=False)
+            found.update(also)
+            if failed:
+                found.update(await self._pull(kind, failed))
+        return found
+
+    async def _join(
+        self, kind: Kind, ids: Sequence[bytes], *, only_certain: bool
+    ) -> tuple[dict[bytes, Held | None], list[bytes]]:
+        """Lead the flights that nobody leads and wait for the others: what they brought, and for whom they did not."""
         waited = {raw: flight for raw in ids if (flight := self._flights.get(kind.prefix + raw))}
         found = await self._lead(kind, [raw for raw in ids if raw not in waited])
-        alone = []
+        late = []
         for raw, flight in waited.items():
-            certain, held = await asyncio.shield(flight.done)
-            if certain:
-                found[raw] = held
+            landing = await asyncio.shield(flight.done)
+            if landing is not None and (landing.certain or not only_certain):
+                found[raw] = landing.held
             else:
-                alone.append(raw)
-        if alone:
-            found.update(await self._pull(kind, alone))
-        return found
+                late.append(raw)
+        return found, late
 
     async def _lead(self, kind: Kind, ids: Sequence[bytes]) -> dict[bytes, Held | None]:
         """Claim keys, read the store, store what still is claimed. Keys that others claimed are pulled, not stored."""
@@ -163,15 +185,15 @@ class Filler:
             )
             claimed = [raw for raw, mine in zip(ids, added, strict=True) if mine]
             others = [raw for raw, mine in zip(ids, added, strict=True) if not mine]
-            for raw in others:
-                self._land(kind, raw, flights[raw], certain=False, held=None)
             found = await self._fill_claimed(kind, claimed, nonce, flights)
             if others:
                 found.update(await self._wait_or_pull(kind, others))
+            for raw, held in found.items():
+                self._land(kind, raw, flights[raw], _Landing(held, certain=False))
             return found
         finally:
             for raw, flight in flights.items():
-                self._land(kind, raw, flight, certain=False, held=None)
+                self._land(kind, raw, flight, None)
 
     async def _fill_claimed(
         self, kind: Kind, ids: Sequence[bytes], nonce: bytes, flights: Mapping[bytes, _Flight]
@@ -193,15 +215,14 @@ class Filler:
         if absent:
             await self._cache.delete([kind.prefix + raw for raw in absent])
             found.update(dict.fromkeys(absent))
-        stored = await self._store(kind, {raw: loaded[raw] for raw in ids if raw in loaded}, nonce)
-        for raw, (held, certain) in stored.items():
-            found[raw] = held
-            self._land(kind, raw, flights[raw], certain=certain, held=held)
+        found.update(await self._store(kind, {raw: loaded[raw] for raw in ids if raw in loaded}, nonce, flights))
         return found
 
-    async def _store(self, kind: Kind, fills: Mapping[bytes, Fill], nonce: bytes) -> dict[bytes, tuple[Held, bool]]:
+    async def _store(
+        self, kind: Kind, fills: Mapping[bytes, Fill], nonce: bytes, flights: Mapping[bytes, _Flight]
+    ) -> dict[bytes, Held]:
         """Replace one's own claims by what was read and what was prepended meanwhile; again while a key changes."""
-        done = {raw: (open_value(_sealed(fill, b"", nonce, self._now())), False) for raw, fill in fills.items()}
+        done = {raw: open_value(_sealed(fill, b"", nonce, self._now())) for raw, fill in fills.items()}
         left = list(fills)
         while left:
             current = await self._cache.get_for_swap([kind.prefix + raw for raw in left])
@@ -213,8 +234,10 @@ class Filler:
             outcome = await self._cache.swap(list(swaps.values()), RESIDENT_SECONDS)
             left = []
             for (raw, (_, _, value)), swap in zip(swaps.items(), outcome, strict=True):
-                done[raw] = (open_value(value), swap is Swap.STORED)
-                if swap is Swap.CHANGED:
+                done[raw] = open_value(value)
+                if swap is Swap.STORED:
+                    self._land(kind, raw, flights[raw], _Landing(done[raw], certain=True))
+                elif swap is Swap.CHANGED:
                     left.append(raw)
         return done
 
@@ -260,11 +283,11 @@ class Filler:
             for raw in ids
         }
 
-    def _land(self, kind: Kind, raw: bytes, flight: _Flight, *, certain: bool, held: Held | None) -> None:
+    def _land(self, kind: Kind, raw: bytes, flight: _Flight, landing: _Landing | None) -> None:
         key = kind.prefix + raw
         if self._flights.get(key) is flight:
             del self._flights[key]
-        flight.land(certain, held)
+        flight.land(landing)
 
 
 def _sealed(fill: Fill, prepended: bytes, nonce: bytes, now: int) -> bytes:

@@ -9,7 +9,7 @@ import msgspec
 from rookery.domain.cursors import Page, foreign_cursor, read_cursor, write_cursor
 from rookery.domain.errors import BrokenRule, Forbidden, Unavailable, deleted_tweet, unknown_tweet
 from rookery.domain.idempotency import Once
-from rookery.domain.ids import ID_BYTES, ZERO, TweetId, UserId
+from rookery.domain.ids import ID_BYTES, TweetId
 from rookery.domain.text import clean_body, clean_title
 from rookery.domain.timeline import tweet_of
 from rookery.domain.tweets import TweetRecord, in_chain, place_of
@@ -61,11 +61,33 @@ class Tweets:
             BrokenRule: what the text breaks; `initial_count_range`.
             NotFound: `unknown_tweet`, `deleted_tweet`, for what is to be retweeted.
             Conflict: `chain_too_long`.
+            Unavailable: `busy`, when too many tweets are on their way to their followers.
         """
         caller.require_self(author.id)
-        tweet = self._tweet(caller, author.id, draft)
+        return await self._write(author, _checked(caller, draft), once)
+
+    async def post_as(self, caller: Caller, name: str, draft: Draft, once: Once | None = None) -> bytes:
+        """As `post`, by the author's handle. In open mode a user who does not exist is made, if the draft is good.
+
+        Raises:
+            NotFound: `unknown_user`, and as `post`.
+        """
+        checked = _checked(caller, draft)
+        author = await self.accounts.find_or_make(caller, name)
+        caller.require_self(author.id)
+        return await self._write(author, checked, once)
+
+    async def _write(self, author: UserRecord, draft: Draft, once: Once | None) -> bytes:
         await self.fanout.admit()
-        written = await self.store.add_tweet(tweet, self.most_depth, once)
+        try:
+            # Its id is drawn only now, so that it is about as new as the tweet itself.
+            tweet = TweetRecord(
+                self.clock.new_tweet_id(), author.id, draft.title, draft.body, draft.retweet, initial=draft.initial
+            )
+            written = await self.store.add_tweet(tweet, self.most_depth, once)
+        except BaseException:
+            self.fanout.withdraw()
+            raise
         # A repeated write is delivered and counted again: the first attempt may have ended between. Both take it once.
         await self.fanout.deliver(written.tweet.id, author.id, author.fanout)
         if written.owes_count:
@@ -73,14 +95,6 @@ class Tweets:
         self.accounts.forget_counts(author.id)
         # The answer is the first one's, also if the tweet was deleted since: the same request had the same text.
         return await self.showing.show_new(msgspec.structs.replace(tweet, id=written.tweet.id), author.name)
-
-    def check(self, caller: Caller, draft: Draft) -> None:
-        """Refuse a draft that can't be a tweet, whoever its author.
-
-        Raises:
-            Forbidden, BrokenRule: as `post`.
-        """
-        self._tweet(caller, UserId(ZERO), draft)
 
     async def delete(self, caller: Caller, author: UserRecord, tweet: TweetId) -> None:
         """Hide a tweet everywhere at once and take its 1 back along its chain. Doing it twice changes nothing.
@@ -150,20 +164,6 @@ class Tweets:
         shown = dict(zip([record.id for record in known], await self.showing.show_records(known), strict=True))
         return {tweet: shown.get(parent) for tweet, parent in tweets.items()}
 
-    def _tweet(self, caller: Caller, author: UserId, draft: Draft) -> TweetRecord:
-        if not 0 <= draft.initial <= MAX_INITIAL:
-            raise BrokenRule("initial_count_range", f"count_retweet starts from 0 to {MAX_INITIAL}.")
-        if draft.initial and not caller.may_administer:
-            raise Forbidden("initial_count_refused", "Only an administrator may start count_retweet from more than 0.")
-        return TweetRecord(
-            id=self.clock.new_tweet_id(),
-            author=author,
-            title=clean_title(draft.title),
-            body=clean_body(draft.body, may_be_empty=draft.retweet is not None),
-            retweet=draft.retweet,
-            initial=draft.initial,
-        )
-
     async def _try(self, count: Callable[[TweetRecord], Awaitable[None]], tweet: TweetRecord) -> None:
         """Tell the ranking, if it can be told. Tweets go on without it, and a recount makes its counts right."""
         try:
@@ -182,3 +182,13 @@ class Tweets:
         if record.deleted or not await self.showing.is_alive(record.author):
             raise deleted_tweet()
         return record
+
+
+def _checked(caller: Caller, draft: Draft) -> Draft:
+    """The draft with its text cleaned, if this caller may post it."""
+    if not 0 <= draft.initial <= MAX_INITIAL:
+        raise BrokenRule("initial_count_range", f"count_retweet starts from 0 to {MAX_INITIAL}.")
+    if draft.initial and not caller.may_administer:
+        raise Forbidden("initial_count_refused", "Only an administrator may start count_retweet from more than 0.")
+    body = clean_body(draft.body, may_be_empty=draft.retweet is not None)
+    return Draft(clean_title(draft.title), body, draft.retweet, draft.initial)

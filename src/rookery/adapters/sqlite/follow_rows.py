@@ -65,6 +65,12 @@ def followers(sql: sqlite3.Connection, user: UserId, below: UserId | None, limit
     return [UserId(row[0]) for row in rows]
 
 
+def has_followers(sql: sqlite3.Connection, user: UserId, least: int) -> bool:
+    """See `Store.has_followers`."""
+    row = sql.execute("SELECT count(*) FROM (SELECT 1 FROM follow WHERE followee = ? LIMIT ?)", (user, least))
+    return bool(row.fetchone()[0] >= least)
+
+
 def unfollowed_since(sql: sqlite3.Connection, user: UserId, since: int) -> list[UserId]:
     """See `Store.unfollowed_since`."""
     rows = sql.execute("SELECT followee FROM unfollow WHERE follower = ? AND at >= ?", (user, since))

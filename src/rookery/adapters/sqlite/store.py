@@ -103,6 +103,12 @@ class SqliteStore:
         with self._database.reading() as sql:
             return follow_rows.followers(sql, user, below, limit)
 
+    async def has_followers(self, user: UserId, least: int) -> bool:
+        if least <= user_rows.COUNTED_AT_ONCE:
+            with self._database.reading() as sql:
+                return follow_rows.has_followers(sql, user, least)
+        return await self._database.read_long(lambda sql: follow_rows.has_followers(sql, user, least))
+
     async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
         with self._database.reading() as sql:
             return follow_rows.unfollowed_since(sql, user, since)

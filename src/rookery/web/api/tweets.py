@@ -90,9 +90,7 @@ async def _post(
 ) -> Response[bytes]:
     caller, services = caller_of(request.scope), services_of(request)
     caller.require_token()
-    services.tweets.check(caller, draft)  # before a user is made for it
-    author = await services.accounts.find_or_make(caller, user_name)
-    return reply(await services.tweets.post(caller, author, draft, once_of(request, key, data)), 201)
+    return reply(await services.tweets.post_as(caller, user_name, draft, once_of(request, key, data)), 201)
 
 
 @get(
