@@ -31,7 +31,7 @@ ANSWER_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
 _MOST_RETRY_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
-"""How often to look for what is due while all that waits is to be tried again later."""
+"""How often to look whether something is due, while all that waits is to be tried again later."""
 _SLACK_MILLIS = 60_000
 """Longer than any post takes from reading its author's state to its last prepend, and than clocks differ."""
 RISE_MILLIS = HOUR_SECONDS * 1000 + _SLACK_MILLIS
@@ -111,16 +111,16 @@ class Fanout:
     async def run(self) -> None:
         """Work off deliveries until cancelled."""
         while True:
-            await self._work.wait()
             delivery = self._next()
             if delivery is None:
-                await asyncio.sleep(_LOOK_SECONDS)
+                self._work.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS if self._waiting else None):
+                        await self._work.wait()
                 continue
             if await self._try_slice(delivery):
                 self._waiting.popleft()
                 self.withdraw()
-                if not self._waiting:
-                    self._work.clear()
             else:
                 self._waiting.rotate(-1)
             await asyncio.sleep(0)

@@ -1,0 +1,228 @@
+"""Fan-out when parts fail or lag, and readers who wait for one another. The store is real, the faults are made."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from rookery.adapters.argon2 import Argon2Hasher
+from rookery.adapters.memory import MemoryCache
+from rookery.adapters.sqlite import SqliteRanking, SqliteStore
+from rookery.config import Settings
+from rookery.domain.errors import Unavailable
+from rookery.domain.users import UserRecord
+from rookery.ports.cache import Cache
+from rookery.ports.store import Store
+from rookery.services import fanout
+from rookery.services.callers import ANYONE
+from rookery.services.tweets import Draft
+from rookery.wiring import Backends, Rookery, join
+from tests.interleaving import HandClock, InlineDatabase
+
+HALF_AN_HOUR = 30 * 60 * 1000
+
+
+class Faulty:
+    """Stands before a store or cache: counts its calls, holds some up at a gate, and fails some."""
+
+    def __init__(self, inner: object) -> None:
+        self.calls: Counter[str] = Counter()
+        self.gates: dict[str, asyncio.Event] = {}
+        self.faults: dict[str, list[Exception]] = {}
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: object, **kwargs: object) -> object:
+            self.calls[name] += 1
+            if gate := self.gates.get(name):
+                await gate.wait()
+            if faults := self.faults.get(name):
+                raise faults.pop()
+            await asyncio.sleep(0)
+            return await getattr(self._inner, name)(*args, **kwargs)
+
+        return call
+
+
+class Nest:
+    """A Rookery whose store and cache can be made to fail."""
+
+    def __init__(self, rookery: Rookery, store: Faulty, cache: Faulty, clock: HandClock) -> None:
+        self.rookery = rookery
+        self.store = store
+        self.cache = cache
+        self.clock = clock
+
+    async def user(self, name: str, *following: str) -> UserRecord:
+        accounts, follows = self.rookery.services.accounts, self.rookery.services.follows
+        await accounts.register(ANYONE, name, None)
+        made = await accounts.find_name(name)
+        for followee in following:
+            await follows.follow(ANYONE, made, await accounts.find_name(followee), None)
+        return made
+
+    async def post(self, author: UserRecord, body: str) -> None:
+        await self.rookery.services.tweets.post(ANYONE, author, Draft("", body))
+
+    async def feed(self, user: UserRecord) -> list[str]:
+        page = await self.rookery.services.feeds.home(user.id, 10, None)
+        return [item.split(b'"body":"')[1].split(b'"')[0].decode() for item in page.items]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[InlineDatabase]:
+    made = InlineDatabase(tmp_path / "test.db")
+    yield made
+    asyncio.run(made.close())
+
+
+@asynccontextmanager
+async def nest_on(database: InlineDatabase) -> AsyncIterator[Nest]:
+    clock = HandClock()
+    store, cache = Faulty(SqliteStore(database, counts=True)), Faulty(MemoryCache(1 << 20, clock.monotonic))
+    backends = Backends(cast("Store", store), cast("Cache", cache), SqliteRanking(database), clock)
+    hasher = Argon2Hasher()
+    rookery = join(Settings(data=Path(), auth="open"), backends, hasher)
+    worker = asyncio.create_task(rookery.fanout.run())
+    try:
+        yield Nest(rookery, store, cache, clock)
+    finally:
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+        hasher.close()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("fault", [Unavailable("store_unavailable", "gone"), RuntimeError("a mistake")])
+async def test_a_fanout_that_fails_is_done_later(database: InlineDatabase, fault: Exception) -> None:
+    async with nest_on(database) as nest:
+        author = await nest.user("ada")
+        reader = await nest.user("bob", "ada")
+        assert await nest.feed(reader) == []
+        nest.store.faults["followers"] = [fault, fault]
+        await nest.post(author, "late")
+        assert nest.rookery.fanout.backlog == 1
+        async with asyncio.timeout(5):
+            while nest.rookery.fanout.backlog:
+                nest.clock.millis += 100
+                await asyncio.sleep(0)
+        assert await nest.feed(reader) == ["late"]
+
+
+async def test_a_fanout_that_fails_does_not_hold_up_others(
+    database: InlineDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout, "SLICE", 1)
+    async with nest_on(database) as nest:
+        poisoned, fine = await nest.user("ada"), await nest.user("eve")
+        readers = [await nest.user(f"bob{number}", "ada", "eve") for number in range(3)]
+        for reader in readers:
+            assert await nest.feed(reader) == []
+        nest.store.faults["followers"] = [RuntimeError("a mistake")]
+        await nest.post(poisoned, "stuck")
+        await nest.post(fine, "through")  # in slices, by the worker that the other one waits for too
+        assert [await nest.feed(reader) for reader in readers] == [["through"]] * 3
+        assert nest.rookery.fanout.backlog == 1
+        nest.clock.millis += 1_000
+        await nest.rookery.fanout.drain()
+        assert [await nest.feed(reader) for reader in readers] == [["through", "stuck"]] * 3
+
+
+async def test_posting_slows_down_and_is_refused_when_too_much_is_on_its_way(
+    database: InlineDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout, "MAX_WAITING", 2)
+    monkeypatch.setattr(fanout, "ADMIT_SECONDS", 0.01)
+    async with nest_on(database) as nest:
+        author = await nest.user("ada")
+        reader = await nest.user("bob", "ada")
+        nest.store.faults["followers"] = [RuntimeError("a mistake")] * 2
+        await nest.post(author, "one")
+        await nest.post(author, "two")
+        with pytest.raises(Unavailable) as refused:
+            await nest.post(author, "three")
+        assert refused.value.code == "busy"
+        assert await nest.feed(reader) == ["two", "one"]
+        nest.clock.millis += 1_000
+        await nest.rookery.fanout.drain()
+        await nest.post(author, "four")
+        assert await nest.feed(reader) == ["four", "two", "one"]
+
+
+async def test_refused_tweets_give_their_places_back(database: InlineDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "MAX_WAITING", 1)
+    monkeypatch.setattr(fanout, "ADMIT_SECONDS", 0.01)
+    async with nest_on(database) as nest:
+        author = await nest.user("ada")
+        nest.store.faults["add_tweet"] = [Unavailable("store_unavailable", "gone")] * 3
+        for _ in range(3):
+            with pytest.raises(Unavailable) as refused:
+                await nest.post(author, "no")
+            assert refused.value.code == "store_unavailable"
+        await nest.post(author, "yes")
+
+
+async def test_a_late_fanout_is_not_seen_after_an_unfollow_nor_hours_later(database: InlineDatabase) -> None:
+    async with nest_on(database) as nest:
+        author = await nest.user("ada")
+        reader = await nest.user("bob", "ada")
+        await nest.feed(reader)
+        nest.cache.gates["prepend"] = gate = asyncio.Event()
+        gate.set()
+        nest.store.gates["add_tweet"] = written = asyncio.Event()
+        posting = asyncio.create_task(nest.post(author, "late"))
+        await until(lambda: nest.store.calls["add_tweet"])
+        written.set()
+        before = nest.store.calls["followers"]
+        await until(lambda: nest.store.calls["followers"] > before)
+        gate.clear()  # his followers are read, and the entries are not on their way yet
+        await nest.rookery.services.follows.unfollow(ANYONE, reader, author)
+        assert await nest.feed(reader) == []
+        gate.set()
+        await posting
+        for _ in range(8):
+            assert await nest.feed(reader) == []
+            nest.clock.millis += HALF_AN_HOUR
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+async def test_a_thousand_readers_of_a_cold_feed_share_its_reads(database: InlineDatabase, dropped: bool) -> None:
+    async with nest_on(database) as nest:
+        author = await nest.user("ada")
+        other = await nest.user("eve")
+        reader = await nest.user("bob", "ada")
+        await nest.post(author, "hello")
+        await nest.cache.delete([b"rel:" + reader.id])
+        nest.store.calls.clear()
+        nest.store.gates["followees"] = gate = asyncio.Event()
+        reading = [asyncio.create_task(nest.feed(reader)) for _ in range(1_000)]
+        await until(lambda: nest.store.calls["followees"])
+        if dropped:  # all who wait asked before this
+            await nest.rookery.services.follows.follow(ANYONE, reader, other, None)
+        gate.set()
+        assert await asyncio.gather(*reading) == [["hello"]] * 1_000
+        assert nest.store.calls["followees"] <= (2 if dropped else 1)
+        assert nest.store.calls["tails"] <= 2
+
+
+async def test_who_waits_for_a_read_that_fails_reads_for_himself(database: InlineDatabase) -> None:
+    async with nest_on(database) as nest:
+        author = await nest.user("ada")
+        reader = await nest.user("bob", "ada")
+        await nest.post(author, "hello")
+        nest.store.gates["followees"] = gate = asyncio.Event()
+        nest.store.faults["followees"] = [Unavailable("store_unavailable", "gone")]
+        reading = [asyncio.create_task(nest.feed(reader)) for _ in range(3)]
+        await until(lambda: nest.store.calls["followees"])
+        gate.set()
+        answers = await asyncio.gather(*reading, return_exceptions=True)
+        assert sorted(str(answer) for answer in answers) == ["['hello']", "['hello']", "gone"]
