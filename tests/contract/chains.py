@@ -1,14 +1,16 @@
 """Chains of tweets as a store knows them, and the counts that every ranking of them must hold: the tests' model."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import count
 
 import msgspec
 
 from rookery.domain.ids import TweetId, id_at
 from rookery.domain.tweets import Link
-from rookery.ports.ranking import Ranked, Ranking, Recount
+from rookery.ports.ranking import Links, Ranked, Ranking, Recount
 from tests.contract.given import NOON
+
+Walk = Callable[[], AsyncIterator[Sequence[Link]]]
 
 
 class Chains:
@@ -99,7 +101,23 @@ async def whole_top(ranking: Ranking, limit: int) -> list[Ranked]:
     return found
 
 
-async def recount(ranking: Ranking, links: AsyncIterator[Sequence[Link]]) -> tuple[Recount, list[int]]:
+class Read(Links):
+    """The links of a store as a recount reads them, so many at a time. A test may walk otherwise."""
+
+    def __init__(self, chains: Chains, size: int = 1_000, walk: Walk | None = None) -> None:
+        self._chains = chains
+        self._walk = walk or (lambda: chains.walk(size))
+
+    def walk(self) -> AsyncIterator[Sequence[Link]]:
+        return self._walk()
+
+    async def of(self, tweets: Sequence[TweetId]) -> Sequence[Link]:
+        return [self._chains.links[tweet] for tweet in tweets if tweet in self._chains.links]
+
+
+async def recount(
+    ranking: Ranking, chains: Chains, size: int = 1_000, walk: Walk | None = None
+) -> tuple[Recount, list[int]]:
     """A recount's result, and the progress it told."""
     progress: list[int] = []
-    return await ranking.recount(links, progress.append), progress
+    return await ranking.recount(Read(chains, size, walk), progress.append), progress

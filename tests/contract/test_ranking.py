@@ -135,7 +135,7 @@ async def test_a_link_that_is_not_live_has_its_place_and_counts_for_nobody(ranki
 async def test_a_long_chain_is_counted_to_its_root(ranking: Ranking) -> None:
     chains = Chains()
     links = chains.chain(1_000)
-    await recount(ranking, chains.walk())
+    await recount(ranking, chains)
     last = chains.add(links[-1])
     assert await ranking.add(last)
     await assert_agrees(ranking, chains)
@@ -234,7 +234,7 @@ async def test_what_is_closed_is_unavailable(ranking_place: RankingPlace, tmp_pa
     with pytest.raises(Unavailable):
         await ranking.top(10)
     with pytest.raises(Unavailable):
-        await recount(ranking, chains.walk())
+        await recount(ranking, chains)
 
 
 async def test_a_check_of_what_is_closed_says_that_the_ranking_is_unavailable(

@@ -1,6 +1,6 @@
 """Store and ranking in one SQLite file: a tweet and its count are one write, unless the ranking is elsewhere."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,10 +8,11 @@ import pytest
 from rookery.adapters.sqlite import Database, SqliteRanking, SqliteStore
 from rookery.domain.errors import Conflict, NotFound
 from rookery.domain.ids import ZERO, TweetId
-from rookery.domain.tweets import Link, link_of
+from rookery.domain.tweets import link_of
 from rookery.ports.ranking import Ranked
 from rookery.ports.store import Store
 from tests.contract.adapters.sqlite import file_in, opened
+from tests.contract.chains import Chains, recount
 from tests.contract.expecting import refused
 from tests.contract.given import MOST, Given, once, purge_steps
 
@@ -35,10 +36,10 @@ def ranking(database: Database) -> SqliteRanking:
 async def drift(store: Store, ranking: SqliteRanking) -> int:
     """How many counts are not those that the store's tweets make."""
 
-    async def links() -> AsyncIterator[Sequence[Link]]:
-        yield [link_of(tweet) for tweet in await store.walk_tweets(TweetId(ZERO), 100_000)]
-
-    return (await ranking.recount(links(), lambda _: None)).drifted
+    tweets = {tweet.id: link_of(tweet) for tweet in await store.walk_tweets(TweetId(ZERO), 100_000)}
+    chains = Chains()
+    chains.links = tweets
+    return (await recount(ranking, chains))[0].drifted
 
 
 async def test_a_tweet_is_counted_when_it_is_answered(store: SqliteStore, ranking: SqliteRanking) -> None:

@@ -13,7 +13,9 @@ import pytest
 from rookery.adapters.sqlite import Database, SqliteStore
 from rookery.adapters.sqlite.database import BATCH, WAITING
 from rookery.domain.errors import Unavailable
+from rookery.ports.store import Credentials
 from tests.contract.adapters.sqlite import file_in, opened
+from tests.contract.expecting import refused
 from tests.contract.given import MOST, NOON, Given
 
 T = TypeVar("T")
@@ -167,3 +169,34 @@ def test_a_writer_outlives_the_loop_of_a_caller(tmp_path: Path) -> None:
 async def test_closing_twice_is_closing(database: Database) -> None:
     await database.close()
     await database.close()
+
+
+async def test_a_write_whose_turn_does_not_come_is_refused_and_not_done(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rookery.adapters.sqlite.database.WAIT_SECONDS", 0.01)
+    store = SqliteStore(database, counts=True)
+    given = Given(store)
+    late = [given.person("late"), given.person("later")]
+    async with writer_held(database):
+        tasks = [asyncio.create_task(store.add_user(person, Credentials())) for person in late]
+        await asyncio.sleep(0.02)  # the time that is measured
+    for task in tasks:
+        with refused(Unavailable, "busy"):
+            await task
+    assert await store.users([person.id for person in late]) == {}
+    in_time = await given.user("in_time")
+    assert await store.users([in_time.id]) == {in_time.id: in_time}
+
+
+async def test_a_write_that_finds_no_place_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rookery.adapters.sqlite.database.WAIT_SECONDS", 0.01)
+    store = SqliteStore(database, counts=True)
+    async with writer_held(database):
+        waiting = [asyncio.create_task(store.check()) for _ in range(WAITING)]
+        await asyncio.sleep(0)  # each is in its place
+        with refused(Unavailable, "busy"):
+            await store.check()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {type(None), Unavailable}
+    await store.check()

@@ -161,6 +161,23 @@ async def test_unfollows_are_kept_for_28_hours_and_forgotten_in_the_end(store: S
 # Imports
 
 
+async def test_has_followers_tells_whether_at_least_so_many_follow(store: Store, given: Given) -> None:
+    ada, *others = await given.users(4)
+    for other in others:
+        await given.follow(other, ada)
+    assert [await store.has_followers(ada.id, least) for least in (0, 1, 3, 4, 100_000)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not await store.has_followers(others[0].id, 1)
+    assert await store.has_followers(others[0].id, 0)
+    await store.unfollow(others[0].id, ada.id, NOON)
+    assert not await store.has_followers(ada.id, 3)
+
+
 async def test_many_follows_at_once_are_counted_when_new(store: Store, given: Given) -> None:
     ada, bob, eve = await given.users(3)
     await given.follow(ada, bob)

@@ -95,6 +95,17 @@ async def test_a_key_that_was_forgotten_is_as_new(store: Store, given: Given, wr
     await write(store, given, ada, bob, once(request="another", at=NOON + DAY + 1))
 
 
+async def test_all_old_keys_are_forgotten_however_many(store: Store, given: Given) -> None:
+    ada = await given.user()
+    keys = [once(f"key {number}") for number in range(1_100)]
+    for start in range(0, len(keys), 100):
+        some = keys[start : start + 100]
+        await asyncio.gather(*(store.add_token(ada.id, key.key, key) for key in some))
+    assert await store.recall(keys[0]) is not None
+    await store.tidy(NOON + DAY + 1)
+    assert [await store.recall(key) for key in keys] == [None] * len(keys)
+
+
 async def test_a_key_outlives_the_process(open_store: OpenStore, tmp_path: Path, write: Write) -> None:
     async with open_store(tmp_path) as store:
         given = Given(store)

@@ -256,6 +256,26 @@ async def test_one_step_takes_as_many_rows_as_it_may_and_no_more(store: Store, g
     assert [before - after for before, after in pairwise(left) if before - after > 3] == [], f"rows left: {left}"
 
 
+async def test_a_step_takes_fewer_tweets_of_long_chains(store: Store, given: Given) -> None:
+    """Each takes its 1 back from all above it, which is work as well."""
+    ada = await given.user()
+    await given.chain(ada, 12)
+    await store.delete_user(ada.id)
+    steps = [step async for step in purge_steps(store, ada, 8)]
+    above = [sum(1 + written.tweet.depth for written in step) for step in steps]
+    assert sum(above) == sum(range(13))
+    assert all(touched <= 8 or len(step) == 1 for touched, step in zip(above, steps, strict=True))
+
+
+async def test_nothing_of_a_user_who_is_there_is_purged(store: Store, given: Given) -> None:
+    ada, bob = await given.users(2)
+    await given.chain(ada, 2)
+    await given.follow(ada, bob)
+    assert await store.purge_user(ada.id, 10) is None
+    assert await store.user_counts(ada.id) == UserCounts(followers=0, followees=1, tweets=2)
+    assert await store.purge_user(given.unknown_user(), 10) is None
+
+
 async def test_purging_goes_on_where_it_stopped_and_ends(store: Store, given: Given) -> None:
     ada, bob, eve = await given.users(3)
     for user in (ada, bob, eve):

@@ -16,8 +16,9 @@ class Recount:
     """What a recount found."""
 
     tweets: int
+    """Tweets of the store."""
     drifted: int
-    """Tweets that were missing, or whose count, initial count or state was wrong. They are right now."""
+    """Tweets that were missing or too many, or whose count, initial count or state was wrong. They are right now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,18 @@ class Ranked:
 
     tweet: TweetId
     count: int
+
+
+class Links(Protocol):
+    """The links of the store, which are the truth that a recount goes by."""
+
+    def walk(self) -> AsyncIterator[Sequence[Link]]:
+        """All of them in batches, those of deleted tweets too, each as it stands when it is read."""
+        ...
+
+    async def of(self, tweets: Sequence[TweetId]) -> Sequence[Link]:
+        """Those of these tweets that the store has, as they are now."""
+        ...
 
 
 class Ranking(Protocol):
@@ -56,8 +69,12 @@ class Ranking(Protocol):
         """The live tweets of the greatest counts, the newest first where they are equal, going on behind `after`."""
         ...
 
-    async def recount(self, links: AsyncIterator[Sequence[Link]], progress: Progress) -> Recount:
-        """Make every count right by the links of the store, while others go on adding and removing."""
+    async def recount(self, links: Links, progress: Progress) -> Recount:
+        """Make every count right by the links of the store, while others go on adding and removing.
+
+        Tweets that the store does not know are forgotten. One that is gone here comes back only if the store, asked
+        again, still has it.
+        """
         ...
 
     async def check(self) -> None:

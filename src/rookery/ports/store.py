@@ -88,7 +88,11 @@ class Store(Protocol):
         ...
 
     async def purge_user(self, user: UserId, limit: int) -> Sequence[Written] | None:
-        """One step of taking a deleted user's rows away, so many at most; the tweets deleted by it, None when done."""
+        """One step of taking a deleted user's rows away; the tweets deleted by it, None when nothing is left to do.
+
+        A step touches so many rows at most, or one tweet with those above it in its chain. A user who is not deleted
+        has nothing to be taken away.
+        """
         ...
 
     # --- what users sign in with -------------------------------------------------------------------------------------
@@ -98,7 +102,11 @@ class Store(Protocol):
         ...
 
     async def add_token(self, user: UserId, token_hash: bytes, once: Once | None = None) -> None:
-        """Let a user act by one more token."""
+        """Let a user act by one more token.
+
+        Raises:
+            NotFound: `unknown_user`.
+        """
         ...
 
     async def token_owner(self, token_hash: bytes) -> UserRecord | None:
@@ -114,7 +122,11 @@ class Store(Protocol):
         ...
 
     async def recall(self, once: Once) -> bytes | None:
-        """The id (16 bytes) that a recorded write made, None if there was no such write within the day."""
+        """The id (16 bytes) that a recorded write made, None if there was no such write within the day.
+
+        Raises:
+            BrokenRule: `idempotency_key_reused`.
+        """
         ...
 
     # --- follows -----------------------------------------------------------------------------------------------------
@@ -123,12 +135,17 @@ class Store(Protocol):
         """Write that one follows another; False if he did already. `at` in milliseconds since 1970.
 
         Raises:
+            NotFound: `unknown_user`, for either.
             Conflict: `too_many_followees`, when he follows `most` already.
         """
         ...
 
     async def add_follows(self, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
-        """Many (follower, followee) at once, without a bound on followees, for an import; how many were new."""
+        """Many (follower, followee) at once, without a bound on followees, for an import; how many were new.
+
+        Raises:
+            Conflict: `inconsistent`, for one who never was.
+        """
         ...
 
     async def unfollow(self, follower: UserId, followee: UserId, at: int) -> bool:
@@ -163,7 +180,11 @@ class Store(Protocol):
         ...
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
-        """Many tweets that retweet nothing, for an import; those whose id is there already are left as they are."""
+        """Many tweets that retweet nothing, for an import; those whose id is there already are left as they are.
+
+        Raises:
+            Conflict: `inconsistent`, for an author who never was.
+        """
         ...
 
     async def tweets(self, ids: Sequence[TweetId]) -> Mapping[TweetId, TweetRecord]:

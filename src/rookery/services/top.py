@@ -50,7 +50,7 @@ class Top:
 
     async def recount(self, progress: Progress) -> Recount:
         """Make every count right by what the store holds."""
-        return await self.ranking.recount(self._links(), progress)
+        return await self.ranking.recount(_Links(self.store), progress)
 
     async def _tell(self, link: Link) -> None:
         while not await self.ranking.add(link):
@@ -67,8 +67,18 @@ class Top:
         for above in reversed(missing[1:]):
             await self.ranking.add(above)
 
-    async def _links(self) -> AsyncIterator[Sequence[Link]]:
+
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """Implements `ports.ranking.Links` on the store."""
+
+    store: Store
+
+    async def walk(self) -> AsyncIterator[Sequence[Link]]:
         last = TweetId(ZERO)
         while records := await self.store.walk_tweets(last, _WALK):
             yield [link_of(record) for record in records]
             last = records[-1].id
+
+    async def of(self, tweets: Sequence[TweetId]) -> Sequence[Link]:
+        return [link_of(record) for record in (await self.store.tweets(tweets)).values()]

@@ -56,7 +56,7 @@ def _insert(sql: sqlite3.Connection, link: Link, *, live: bool) -> bool:
 
 
 def top(sql: sqlite3.Connection, limit: int, after: Ranked | None) -> list[Ranked]:
-    """See `Ranking.top`. Counted tweets by their index; then those with none, which are most, by their ids."""
+    """See `Ranking.top`. Counted tweets by one index; then those with none, which are most, by another."""
     found: list[Ranked] = []
     if after is None or after.count > 0:
         bound = (after.count, after.tweet) if after else (1 << 62, _ABOVE_ALL)
@@ -95,6 +95,23 @@ def reconcile(sql: sqlite3.Connection, links: Sequence[Link]) -> set[TweetId]:
             )
         wrong.add(link.id)
     return wrong
+
+
+def rows_behind(sql: sqlite3.Connection, last: TweetId, limit: int) -> list[tuple[TweetId, bool]]:
+    """Ranked tweets in ascending order of id, and whether each is live."""
+    rows = sql.execute("SELECT tweet, live FROM ranking WHERE tweet > ? ORDER BY tweet LIMIT ?", (last, limit))
+    return [(TweetId(tweet), bool(live)) for tweet, live in rows]
+
+
+def put_right(sql: sqlite3.Connection, strays: Sequence[TweetId], raised: Sequence[TweetId]) -> None:
+    """Forget some tweets and make others live; `drift` then sees to the counts."""
+    sql.executemany("DELETE FROM ranking WHERE tweet = ?", [(tweet,) for tweet in strays])
+    sql.executemany("UPDATE ranking SET live = 1 WHERE tweet = ?", [(tweet,) for tweet in raised])
+
+
+def bury(sql: sqlite3.Connection, tweets: Sequence[TweetId]) -> None:
+    """Mark tweets gone; `drift` then sees to the counts."""
+    sql.executemany("UPDATE ranking SET live = 0 WHERE tweet = ?", [(tweet,) for tweet in tweets])
 
 
 def drift(sql: sqlite3.Connection) -> tuple[bytes, list[tuple[int, TweetId]]]:

@@ -24,6 +24,8 @@ BATCH = 256
 WAITING = 4_096
 """The most writes that wait for the writer; further callers wait for a place, which slows posting down."""
 _RETRY_SECONDS = 0.02
+WAIT_SECONDS = 5.0
+"""How long a write waits for its turn before it is refused: with another process's long write that is its own twice."""
 BUSY_MILLIS = 5_000
 """How long to wait for another process's write, say `rookery recount` beside the server."""
 
@@ -80,6 +82,8 @@ class _Write(Generic[T]):
     run: Callable[[sqlite3.Connection], T]
     loop: asyncio.AbstractEventLoop
     answer: "asyncio.Future[T]"
+    deadline: float
+    """When it is too late to begin with it (monotonic)."""
     result: T | None = None
     error: Exception | None = None
 
@@ -112,26 +116,37 @@ class Database:
         self._closed = False
         self._callers = 0
         self._quiet = asyncio.Event()
-        self._thread = threading.Thread(target=self._write_all, args=(writer,), name="sqlite-writer")
+        self._thread = threading.Thread(target=self._write_all, args=(writer,), name="sqlite-writer", daemon=True)
         self._thread.start()
 
     async def write(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function in the writer thread and return its result once it is committed, together with its neighbours.
 
         A domain error undoes this function's changes alone; one of SQLite undoes the whole group, and all are told
-        `Unavailable`.
+        `Unavailable`. So is whoever's turn does not come in time (`busy`).
         """
         if self._closed:
             raise Unavailable("store_unavailable", "The store is closed.")
         self._callers += 1
+        deadline = time.monotonic() + WAIT_SECONDS
         try:
-            async with self._places:
+            await self._take_place()
+            try:
                 loop = asyncio.get_running_loop()
                 answer: asyncio.Future[T] = loop.create_future()
-                self._queue.put(_Write(run, loop, answer))
+                self._queue.put(_Write(run, loop, answer, deadline))
                 return await answer
+            finally:
+                self._places.release()
         finally:
             self._leave()
+
+    async def _take_place(self) -> None:
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise _busy() from None
 
     def _leave(self) -> None:
         self._callers -= 1
@@ -196,7 +211,8 @@ class Database:
                 item = self._queue.get()
             stopped = item is None
             if batch:
-                _commit(connection, batch)
+                if in_time := _in_time(batch):
+                    _commit(connection, in_time)
                 _answer(batch)
         connection.close()
 
@@ -214,6 +230,19 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_SECONDS)
+
+
+def _busy() -> Unavailable:
+    return Unavailable("busy", "Too many writes wait; try again in a moment.")
+
+
+def _in_time(batch: list[_Write[Any]]) -> list[_Write[Any]]:
+    """Those that did not wait too long. The others are refused before anything is done of them."""
+    now = time.monotonic()
+    for write in batch:
+        if write.deadline < now:
+            write.error = _busy()
+    return [write for write in batch if write.error is None]
 
 
 def _commit(connection: sqlite3.Connection, batch: list[_Write[Any]]) -> None:

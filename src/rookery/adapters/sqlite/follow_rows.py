@@ -89,6 +89,10 @@ def remove_some_of(sql: sqlite3.Connection, user: UserId, limit: int) -> int:
     return gone
 
 
-def forget(sql: sqlite3.Connection, now: int) -> None:
-    """Drop the unfollows that no timeline can still hold an entry of."""
-    sql.execute("DELETE FROM unfollow WHERE at < ?", (now - UNFOLLOWS_KEPT_MILLIS,))
+def forget(sql: sqlite3.Connection, now: int, limit: int) -> int:
+    """Drop so many unfollows that no timeline can still hold an entry of; how many there were."""
+    return sql.execute(
+        "DELETE FROM unfollow WHERE (follower, followee) IN"
+        " (SELECT follower, followee FROM unfollow WHERE at < ? LIMIT ?)",
+        (now - UNFOLLOWS_KEPT_MILLIS, limit),
+    ).rowcount

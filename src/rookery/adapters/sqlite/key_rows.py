@@ -27,6 +27,9 @@ def record(sql: sqlite3.Connection, once: Once, made: bytes) -> None:
     sql.execute("INSERT OR REPLACE INTO idempotency VALUES (?,?,?,?)", (once.key, once.digest, made, once.at))
 
 
-def forget(sql: sqlite3.Connection, now: int) -> None:
-    """Drop the keys of more than a day ago."""
-    sql.execute("DELETE FROM idempotency WHERE at <= ?", (now - KEPT_MILLIS,))
+def forget(sql: sqlite3.Connection, now: int, limit: int) -> int:
+    """Drop so many keys of more than a day ago; how many there were."""
+    return sql.execute(
+        "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE at <= ? LIMIT ?)",
+        (now - KEPT_MILLIS, limit),
+    ).rowcount

@@ -1,8 +1,10 @@
 """The ranking in a SQLite file, beside the store or alone."""
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from rookery.adapters.sqlite import count_rows
@@ -11,9 +13,11 @@ from rookery.adapters.sqlite.user_rows import chunks, marks
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId
 from rookery.domain.tweets import Link
-from rookery.ports.ranking import Progress, Ranked, Recount
+from rookery.ports.ranking import Links, Progress, Ranked, Recount
 
 T = TypeVar("T")
+
+_PAGE = 1_000
 
 
 class SqliteRanking:
@@ -40,12 +44,13 @@ class SqliteRanking:
         with _as_ranking(), self._database.reading() as sql:
             return count_rows.top(sql, limit, after)
 
-    async def recount(self, links: AsyncIterator[Sequence[Link]], progress: Progress) -> Recount:
+    async def recount(self, links: Links, progress: Progress) -> Recount:
         tweets, wrong = 0, set[TweetId]()
-        async for some in links:
+        async for some in links.walk():
             wrong |= await self._reconcile(some)
             tweets += len(some)
             progress(len(some))
+        wrong |= await self._compare_rows(links)
         while (mended := await self._mend()) is None:
             pass  # another recount mended in between, so that what was found is no longer what is wrong
         return Recount(tweets, len(wrong | mended))
@@ -59,6 +64,28 @@ class SqliteRanking:
 
     async def _reconcile(self, links: Sequence[Link]) -> set[TweetId]:
         return await self._write(lambda sql: count_rows.reconcile(sql, links))
+
+    async def _compare_rows(self, links: Links) -> set[TweetId]:
+        """Ask the store for every row: those it does not know go, and those it has live are not gone."""
+        wrong = set[TweetId]()
+        last = TweetId(b"")
+        while rows := self._rows_behind(last):
+            last = rows[-1][0]
+            known = {link.id: link for link in await links.of([tweet for tweet, _ in rows])}
+            strays = [tweet for tweet, _ in rows if tweet not in known]
+            raised = [tweet for tweet, live in rows if not live and tweet in known and known[tweet].live]
+            if strays or raised:
+                await self._write(partial(count_rows.put_right, strays=strays, raised=raised))
+                # Whoever deleted one in between found it gone here already. Later deletes find it live.
+                gone = [link.id for link in await links.of(raised) if not link.live]
+                await self._write(partial(count_rows.bury, tweets=gone))
+                wrong.update(strays, set(raised) - set(gone))
+            await asyncio.sleep(0)
+        return wrong
+
+    def _rows_behind(self, last: TweetId) -> list[tuple[TweetId, bool]]:
+        with _as_ranking(), self._database.reading() as sql:
+            return count_rows.rows_behind(sql, last, _PAGE)
 
     async def _mend(self) -> set[TweetId] | None:
         """Find the wrong counts on a snapshot and change them in short steps; None if another recount came between."""

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from rookery.adapters.sqlite import follow_rows, key_rows, tweet_rows, user_rows
 from rookery.adapters.sqlite.database import Database
@@ -10,6 +11,8 @@ from rookery.domain.ids import ID_BYTES, TweetId, UserId
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.store import Below, Credentials, FanoutChange, Written
+
+_TIDIED_AT_ONCE = 1_000
 
 
 class SqliteStore:
@@ -53,6 +56,8 @@ class SqliteStore:
 
     async def purge_user(self, user: UserId, limit: int) -> Sequence[Written] | None:
         def step(sql: sqlite3.Connection) -> Sequence[Written] | None:
+            if not user_rows.is_to_purge(sql, user):
+                return None
             deleted = tweet_rows.delete_some_of(sql, user, limit, counts=self._counts)
             left = limit - len(deleted)
             if not left or follow_rows.remove_some_of(sql, user, left) or deleted:
@@ -153,11 +158,10 @@ class SqliteStore:
         await self._database.write(probe)
 
     async def tidy(self, now: int) -> None:
-        def forget(sql: sqlite3.Connection) -> None:
-            key_rows.forget(sql, now)
-            follow_rows.forget(sql, now)
-
-        await self._database.write(forget)
+        for forget in (key_rows.forget, follow_rows.forget):
+            step = partial(forget, now=now, limit=_TIDIED_AT_ONCE)
+            while await self._database.write(step) == _TIDIED_AT_ONCE:
+                pass  # in short steps: what people write goes between them
 
     async def close(self) -> None:
         """Nothing of its own to let go."""

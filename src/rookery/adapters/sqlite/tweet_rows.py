@@ -126,9 +126,16 @@ def delete(sql: sqlite3.Connection, tweet: TweetId, *, counts: bool) -> Written:
 
 
 def delete_some_of(sql: sqlite3.Connection, author: UserId, limit: int, *, counts: bool) -> list[Written]:
-    """Delete so many of a deleted user's tweets."""
-    rows = sql.execute("SELECT id FROM tweet WHERE author = ? AND NOT deleted LIMIT ?", (author, limit)).fetchall()
-    return [delete(sql, TweetId(row[0]), counts=counts) for row in rows]
+    """Delete some of a deleted user's tweets: so many, those above each in its chain included, and at least one."""
+    query = "SELECT id, depth FROM tweet WHERE author = ? AND NOT deleted LIMIT ?"
+    some: list[TweetId] = []
+    touched = 0
+    for tweet, depth in sql.execute(query, (author, limit)):
+        touched += 1 + depth
+        if some and touched > limit:
+            break
+        some.append(TweetId(tweet))
+    return [delete(sql, tweet, counts=counts) for tweet in some]
 
 
 def walk(sql: sqlite3.Connection, after: TweetId, limit: int) -> list[TweetRecord]:

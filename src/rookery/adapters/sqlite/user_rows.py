@@ -108,6 +108,11 @@ def to_purge(sql: sqlite3.Connection, limit: int) -> list[UserId]:
     return [UserId(row[0]) for row in sql.execute("SELECT id FROM user WHERE deleted AND NOT purged LIMIT ?", (limit,))]
 
 
+def is_to_purge(sql: sqlite3.Connection, user: UserId) -> bool:
+    """Whether a user is deleted and has rows left."""
+    return bool(sql.execute("SELECT 1 FROM user WHERE id = ? AND deleted AND NOT purged", (user,)).fetchone())
+
+
 def mark_purged(sql: sqlite3.Connection, user: UserId) -> None:
     """Nothing of him is left but his handle."""
     sql.execute("UPDATE user SET purged = 1, display_name = '' WHERE id = ?", (user,))
