@@ -164,6 +164,31 @@ async def test_a_replayed_registration_gives_the_token_that_serves(site: Site) -
     await Person(site, again).posts("hello")
 
 
+async def test_a_short_key_is_good_from_one_address_only_for_who_has_no_token(site: Site) -> None:
+    """Who guesses key and name of someone's registration must not be given the token."""
+    sent: dict[str, Any] = {"json": {"name": "ada"}, "headers": {"Idempotency-Key": "1"}}
+    first = done(await site.post("/user", **sent), 201)
+    assert done(await site.post("/user", **sent), 201) == first
+    async with site.client_at("10.0.0.9") as elsewhere:
+        refused(await elsewhere.post("/api/v1/user", **sent), 409, "name_taken")
+        other = {**sent, "json": {"name": "bob"}}
+        assert done(await elsewhere.post("/api/v1/user", **other), 201)["name"] == "bob"
+
+
+async def test_a_long_key_is_good_from_everywhere(site: Site) -> None:
+    sent: dict[str, Any] = {"json": {"name": "ada"}, "headers": {"Idempotency-Key": "b2c1e7f0-5d0a-4c1e"}}
+    first = done(await site.post("/user", **sent), 201)
+    async with site.client_at("10.0.0.9") as elsewhere:
+        assert done(await elsewhere.post("/api/v1/user", **sent), 201) == first
+
+
+async def test_a_short_key_with_a_token_is_good_from_everywhere(scene: Scene) -> None:
+    sent: dict[str, Any] = {"json": {"tweet": "once"}, "headers": {"Idempotency-Key": "1", **scene.ada.auth}}
+    first = done(await scene.site.client.post("/api/v1/tweet/@ada", **sent), 201)
+    async with scene.site.client_at("10.0.0.9") as elsewhere:
+        assert done(await elsewhere.post("/api/v1/tweet/@ada", **sent), 201) == first
+
+
 async def test_keys_of_two_registrations_give_two_tokens(site: Site) -> None:
     made = [
         done(await site.post("/user", json={"name": name}, headers={"Idempotency-Key": f"key of {name}"}), 201)

@@ -3,7 +3,9 @@
 The server's clock is stood still, so that no test falls across the end of a minute.
 """
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
 from ipaddress import ip_network
 from typing import Any
 
@@ -11,8 +13,9 @@ import httpx
 import pytest
 
 from rookery.adapters.system import SystemClock
+from rookery.web import door
 from tests.web.conftest import Serve
-from tests.web.site import Person, Site, refused
+from tests.web.site import JSON, Person, Site, refused
 
 BARE = {"Origin": "https://evil.example"}
 
@@ -43,6 +46,34 @@ def standing(response: httpx.Response) -> tuple[int, int, int]:
 
 async def statuses(client: httpx.AsyncClient, times: int, **sent: Any) -> list[int]:
     return [(await client.get("/top", **sent)).status_code for _ in range(times)]
+
+
+async def test_more_requests_at_once_than_can_be_served_are_refused(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "MAX_AT_ONCE", 3)
+    site = await serve()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        begun.set()
+        await go_on.wait()
+        yield b"{}"
+
+    waiting = []
+    for _ in range(3):
+        begun.clear()
+        waiting.append(asyncio.create_task(site.post("/user", headers=JSON, content=slow())))
+        await begun.wait()
+    response = await site.get("/top")
+    refused(response, 503, "busy")
+    assert response.headers["Retry-After"] == "1"
+    for path in ("/livez", "/readyz"):
+        assert (await site.get(path)).status_code == 200
+    go_on.set()
+    for answer in await asyncio.gather(*waiting):
+        refused(answer, 400, "missing_field")
+    assert (await site.get("/top")).status_code == 200
 
 
 async def test_each_answer_tells_where_its_address_stands(serve: Serve, clock: Clock) -> None:

@@ -1,10 +1,11 @@
 """`rookery serve` and `rookery recount`."""
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import uvicorn
@@ -16,6 +17,7 @@ from rookery.cli.output import progress, say, tell
 from rookery.config import Settings
 from rookery.domain.errors import Unavailable
 from rookery.web import logs
+from rookery.web.connections import BoundedProtocol
 from rookery.wiring import open_rookery, open_server
 
 _STOP_SECONDS = 10
@@ -32,6 +34,7 @@ def serve(*, flags: Flags = None) -> None:
     """Run the server until it is told to stop (Ctrl-C or SIGTERM)."""
     settings = read(flags).settings
     logs.configure(settings.log_format, settings.log_level)
+    _allow_many_files()
     with asyncio.Runner(loop_factory=_loop) as runner:
         runner.run(_serve(settings))
 
@@ -47,6 +50,13 @@ def recount(*, flags: Flags = None) -> None:
             say(f"{found.tweets:,} tweets, {found.drifted:,} were wrong and are right now.")
 
     asyncio.run(run())
+
+
+def _allow_many_files() -> None:
+    """Each connection is a file. Systems begin with 1,024 for the sake of programs that don't ask for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Server(uvicorn.Server):
@@ -72,7 +82,8 @@ async def _serve(settings: Settings) -> None:
         async with open_server(settings) as app:
             config = uvicorn.Config(
                 cast("Any", app),  # the same protocol, typed by another library
-                http="httptools",
+                http=BoundedProtocol,
+                ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,

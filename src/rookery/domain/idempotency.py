@@ -6,6 +6,9 @@ from hashlib import sha256
 from rookery.domain.errors import BrokenRule, Malformed
 
 MAX_KEY = 255
+LONG_KEY = 16
+"""Letters of a key that nobody guesses, if it is random. Who sends a shorter one without a token, and the request that
+went with it, might be anyone: it is good from the same address only."""
 KEPT_MILLIS = 24 * 60 * 60 * 1000
 
 

@@ -21,6 +21,11 @@ class Caller:
         return self.user.id if self.user else b"anyone"
 
     @property
+    def is_nobody(self) -> bool:
+        """Whether nothing tells who this is."""
+        return self.user is None and not self.anyone
+
+    @property
     def may_administer(self) -> bool:
         """Whether this is an administrator, or everyone is."""
         return self.anyone or (self.user is not None and self.user.is_admin)
@@ -49,7 +54,7 @@ class Caller:
         Raises:
             Unauthenticated: `token_missing`.
         """
-        if self.user is None and not self.anyone:
+        if self.is_nobody:
             raise Unauthenticated("token_missing", "This needs a token: Authorization: Bearer rk_…")
 
 

@@ -25,7 +25,7 @@ from rookery.web.door import Door
 from rookery.web.pages import front
 from rookery.web.problems import Refusal, on_crash, on_failure, on_framework_error
 
-_BODY_SECONDS = 20.0
+_BODY_SECONDS = 10.0
 """How long a body may take to arrive; 64 KiB take less on any line that is alive."""
 
 _EVERYWHERE = [

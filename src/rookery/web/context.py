@@ -17,6 +17,7 @@ from rookery.services.tweets import Tweets
 
 AnyRequest = Request[Any, Any, Any]
 _CALLER = "rookery.caller"
+_ADDRESS = "rookery.address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class RateLimits:
 
 @dataclass(frozen=True, slots=True)
 class WebOptions:
-    """How the web behaves; `config.py` holds the defaults and what each means."""
+    """How the web behaves; `rookery.config` holds the defaults and what each means."""
 
     open_mode: bool
     public_reads: bool
@@ -61,11 +62,17 @@ def options_of(request: AnyRequest) -> WebOptions:
     return cast("WebOptions", request.app.state.options)
 
 
-def set_caller(scope: Scope, caller: Caller) -> None:
-    """Note who is asking."""
-    cast("dict[str, Any]", scope)[_CALLER] = caller
+def set_caller(scope: Scope, caller: Caller, address: str) -> None:
+    """Note who is asking, and from where."""
+    noted = cast("dict[str, Any]", scope)
+    noted[_CALLER], noted[_ADDRESS] = caller, address
 
 
 def caller_of(scope: Scope) -> Caller:
     """Who is asking."""
     return cast("Caller", cast("dict[str, Any]", scope).get(_CALLER, NOBODY))
+
+
+def address_of(scope: Scope) -> str:
+    """The client's address, as it counts for limits."""
+    return cast("str", cast("dict[str, Any]", scope)[_ADDRESS])

@@ -10,7 +10,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from rookery.domain.errors import Failure, Unauthenticated
+from rookery.domain.errors import Failure, Unauthenticated, Unavailable
 from rookery.services.accounts import Accounts
 from rookery.services.callers import ANYONE, NOBODY, Caller
 from rookery.web.context import RateLimits, WebOptions, caller_of, set_caller
@@ -27,6 +27,8 @@ SIGN_INS = 30
 """Passwords that one address may try in a minute."""
 TOKENS_OF_AN_ADDRESS = 10
 """So many times the limit of an address is for those who come from it with tokens, a household or an office."""
+MAX_AT_ONCE = 2_048
+"""Requests under way. More are refused at once, which is kinder than to answer all of them late."""
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -43,6 +45,7 @@ class Door:
         self._options = options
         self._limiter = Limiter(clock.monotonic)
         self._addresses = Addresses(options.trusted_proxies)
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in."""
@@ -50,6 +53,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         visit = _Visit(scope, send, self._options)
+        self._under_way += 1
         try:
             await self._admit(visit)
             await self._app(visit.scope, receive, visit.send)
@@ -61,6 +65,7 @@ class Door:
             _log.exception("unhandled error", request_id=visit.request_id)
             await send_problem(visit.send, Refusal(500))
         finally:
+            self._under_way -= 1
             visit.log()
 
     async def _admit(self, visit: "_Visit") -> None:
@@ -70,8 +75,10 @@ class Door:
             Failure: with what the answer shall say.
         """
         options, headers, scope = self._options, visit.headers, visit.scope
+        if self._under_way > MAX_AT_ONCE and scope["path"] not in _UNLIMITED:
+            raise Unavailable("busy", "Too many requests are under way; try again in a moment.")
         peer = (scope.get("client") or ("", 0))[0]
-        address = self._addresses.client(peer, headers)
+        address = limited_as(self._addresses.client(peer, headers))
         caller, refused = NOBODY, None
         if options.open_mode:
             caller = ANYONE
@@ -82,12 +89,12 @@ class Door:
             except Failure as failure:
                 refused = failure
         if options.rate_limits and scope["path"] not in _UNLIMITED:
-            visit.allowance = self._count(options.rate_limits, caller, limited_as(address), scope)
+            visit.allowance = self._count(options.rate_limits, caller, address, scope)
             visit.allowance.require()
         check_origin(visit.method, headers, options.cors_origins)
         if refused:
             raise refused
-        set_caller(scope, caller)
+        set_caller(scope, caller, address)
 
     def _count(self, limits: RateLimits, caller: Caller, address: str, scope: Scope) -> Allowance:
         """One more request: of a token and of the address it comes from, which may bring several; or of an address."""

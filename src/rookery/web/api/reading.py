@@ -6,9 +6,9 @@ import msgspec
 from msgspec import UnsetType
 
 from rookery.domain.errors import Malformed
-from rookery.domain.idempotency import Once, once
+from rookery.domain.idempotency import LONG_KEY, Once, once
 from rookery.domain.ids import TweetId, parse_id
-from rookery.web.context import AnyRequest, caller_of, options_of
+from rookery.web.context import AnyRequest, address_of, caller_of, options_of
 
 T = TypeVar("T")
 
@@ -31,7 +31,11 @@ def once_of(request: AnyRequest, key: str | None, data: Any) -> Once | None:
         return None
     path = request.scope["path"].removeprefix(API)
     asked = msgspec.json.encode([path, data], order="sorted")
-    return once(caller_of(request.scope).scope, key, asked, services_now(request))
+    caller = caller_of(request.scope)
+    whose = caller.scope
+    if caller.is_nobody and len(key) < LONG_KEY:
+        whose += address_of(request.scope).encode()
+    return once(whose, key, asked, services_now(request))
 
 
 def services_now(request: AnyRequest) -> int:

@@ -72,7 +72,8 @@ IdempotencyKey = Annotated[
         max_length=MAX_KEY,
         pattern="^[ -~]+$",
         description="Send the same key with a retry, and the request takes effect once. Kept for a day. Under a"
-        " registration it is as secret as the token: make it random.",
+        " registration it is as secret as the token: make it random. Without a token, one of less than 16 letters is"
+        " good from the same address only.",
     ),
 ]
 LIMIT = DEFAULT_LIMIT

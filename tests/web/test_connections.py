@@ -1,0 +1,225 @@
+"""What a connection may do around its requests, on real sockets."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import uvicorn
+from litestar.types import Receive, Scope, Send
+
+from rookery.web import connections
+from rookery.web.connections import MAX_HEAD_BYTES, BoundedProtocol
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+BIG = 8 * 1024 * 1024
+
+
+class Server:
+    """uvicorn with our protocol and an application that says what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.port = 0
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message: Any = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        path = scope["path"]
+        self.asked.append((path, body))
+        await self.gate.wait()
+        answer = b"x" * (BIG if path == "/big" else 2)
+        headers = [(b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for start in range(0, len(answer), 65_536):
+            some = answer[start : start + 65_536]
+            await send({"type": "http.response.body", "body": some, "more_body": start + 65_536 < len(answer)})
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def send(self, *parts: bytes) -> bytes:
+        """All that comes back on one connection until it is closed."""
+        reader, writer = await self.connect()
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.001)  # so that parts arrive apart
+        try:
+            return await asyncio.wait_for(reader.read(), 20)
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Server]:
+    made = Server()
+    app: Any = made.app
+    config = uvicorn.Config(
+        app,
+        interface="asgi3",
+        port=0,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=1,
+    )
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.001)
+    made.port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.should_exit = server.force_exit = True
+        await running
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as server:
+        yield server
+
+
+def problem(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head.lower()
+    assert b"connection: close" in head.lower()
+    told = json.loads(body)
+    assert int(head.split()[1]) == told["status"]
+    return told["status"], told["code"]
+
+
+def head_of(size: int) -> bytes:
+    """A head whose target and headers have so many bytes by our count."""
+    fixed = len("/") + len("host") + len("x") + 4 + len("filler") + 4
+    return b"GET / HTTP/1.1\r\nHost: x\r\nFiller: " + b"f" * (size - fixed) + b"\r\n\r\n"
+
+
+async def test_requests_come_through(server: Server) -> None:
+    post = b"POST /one HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+    answers = await server.send(post + GET, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert answers.count(b"HTTP/1.1 200 OK") == 3
+    assert server.asked == [("/one", b"hello"), ("/", b""), ("/", b"")]
+
+
+async def test_a_head_has_32_kib(server: Server) -> None:
+    answer = await server.send(head_of(MAX_HEAD_BYTES))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert problem(await server.send(head_of(MAX_HEAD_BYTES + 1))) == (431, "head_too_large")
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"GET /" + b"a" * 1_000_000,
+        b"GET / HTTP/1.1\r\nA: " + b"a" * 1_000_000,
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200_000,
+    ],
+)
+async def test_a_head_without_end_is_cut(server: Server, endless: bytes) -> None:
+    reader, writer = await server.connect()
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < len(endless) and not reader.at_eof():
+            writer.write(endless[sent : sent + 20_000])
+            await writer.drain()
+            sent += 20_000
+            await asyncio.sleep(0.001)
+    assert sent < len(endless) / 2
+    assert server.asked == []
+    writer.close()
+
+
+async def test_a_head_after_a_long_body_is_measured_alone(server: Server) -> None:
+    body = b"b" * 60_000
+    first = b"POST /one HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + body
+    second = b"GET /two HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answers = await server.send(first + second[:20], second[20:30], second[30:])
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.05)
+    assert await server.send() == b"", "nothing began, so there is nothing to answer"
+    assert await server.send(b"\r\n\r\n") == b""
+    assert problem(await server.send(b"GET / HT")) == (408, "slow_head")
+    assert problem(await server.send(b"GET / HTTP/1.1\r\n", b"Host: x\r\n", b"A: b\r\n")) == (408, "slow_head")
+    assert server.asked == []
+
+
+async def test_a_second_head_that_does_not_come_is_not_waited_for_either(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.05)
+    for stalled in (b"GET /", b"\r\n"):
+        answer = await server.send(GET, stalled)
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert answer.count(b"408 Request Timeout") == (stalled == b"GET /")
+
+
+async def test_a_slow_answer_is_waited_for_however_long(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.05)
+    server.gate.clear()
+    asking = asyncio.create_task(server.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")))
+    await asyncio.sleep(0.15)  # the time that is measured
+    server.gate.set()
+    assert (await asking).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_late_head_behind_an_answer_under_way_ends_the_connection_only(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.05)
+    server.gate.clear()
+    assert await server.send(GET, b"GET /second") == b"", "no answer can come before the first one's"
+
+
+@pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"])
+async def test_what_is_not_http_is_told_so(server: Server, garbage: bytes) -> None:
+    assert problem(await server.send(garbage)) == (400, "malformed_request")
+    assert server.asked == []
+
+
+async def test_an_upgrade_is_not_taken(server: Server) -> None:
+    asked = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    assert (await server.send(asked)).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_an_answer_that_nobody_reads_is_not_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.05)
+    reader, writer = await server.connect()
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(GET.replace(b"GET /", b"GET /big"))
+    await asyncio.sleep(0.3)  # the time that is measured
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    read = b""
+    with suppress(ConnectionError):
+        while some := await asyncio.wait_for(reader.read(65_536), 20):
+            read += some
+    assert 0 < len(read) < BIG
+    writer.close()
+
+
+async def test_a_slow_reader_who_reads_gets_all(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.5)
+    reader, writer = await server.connect()
+    writer.write(b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    read = 0
+    while some := await asyncio.wait_for(reader.read(65_536), 20):
+        read += len(some)
+        await asyncio.sleep(0.002)  # a slow one
+    assert read > BIG
+    writer.close()
