@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from rookery.domain.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
+from rookery.domain.status import Status
 from rookery.domain.tweets import ChainedTweet, Tweet
 from rookery.domain.users import NewUser, User
 
@@ -67,17 +68,6 @@ class RookeryUnreachable(RookeryError):
 
     To go on after this with a write, send it again under the same `idempotency_key` of one's own.
     """
-
-
-class Status(Struct, frozen=True):
-    """The state of a server's parts: `ok`, or the code of what is wrong."""
-
-    version: str
-    ready: bool
-    store: str
-    ranking: str
-    uptime_seconds: int
-    fanout_backlog: int
 
 
 class _Problem(Struct, frozen=True):

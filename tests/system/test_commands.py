@@ -187,6 +187,7 @@ def test_tweets_keep_their_dates_and_counts(tmp_path: Path) -> None:
         (b"created_at,user,body\n", (), "unknown_column", "user_name"),
         (b"created_at,user_name,body\n", ("--timezone", "Mars/Base"), "unknown_timezone", "Mars/Base"),
         (b"created_at,user_name,body\n", ("--encoding", "klingon"), "unknown_encoding", "klingon"),
+        (b"created_at,user_name,body\n", ("--encoding", "base64"), "unknown_encoding", "base64"),
         (b"created_at,user_name,body\n", ("--separator", "ab"), "malformed_separator", "separator"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -200,6 +201,29 @@ def test_a_bad_file_is_told_with_its_line(
     assert f"[{code}]" in done.stderr
     assert line in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_in_another_encoding_is_read(tmp_path: Path) -> None:
+    for number, encoding in enumerate(("utf-16", "utf-32", "cp1252", "utf-8-sig")):
+        file = tmp_path / "some.csv"
+        file.write_bytes(f"created_at,user_name,body\n2020-01-0{number + 1},a,Grüße\n".encode(encoding))
+        done = rookery("load", "tweets", str(file), "--encoding", encoding, "--data", str(tmp_path / "data"))
+        assert "1 tweets added" in done.stdout
+
+
+def test_output_that_nobody_reads_on_is_no_error(tmp_path: Path) -> None:
+    where = f"--data {tmp_path / 'data'}"
+    file = tmp_path / "graph.tsv"
+    file.write_text("".join(f"user{number}\tstar\n" for number in range(3_000)))
+    rookery("load", "graph", str(file), *where.split())
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m rookery user list {where} | head -1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
 def test_bad_rows_can_be_left_out(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line: thin commands that call services."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status. Errors are one line each on stderr."""
     try:
         build()(tokens, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CycloptsError as error:
         complain(str(error).splitlines()[0] if str(error) else "the command line can't be read")
         sys.exit(USAGE)
@@ -43,6 +45,9 @@ def main(tokens: Sequence[str] | None = None) -> None:
         sys.exit(USAGE)
     except Failure as error:
         complain(f"{error.message} [{error.code}]")
+        sys.exit(1)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at the end
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

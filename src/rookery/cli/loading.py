@@ -3,7 +3,9 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -16,7 +18,7 @@ from rookery.cli.output import complain, progress, say
 from rookery.cli.tables import Row, Table, at_line, cell, open_table
 from rookery.domain.errors import Failure, Malformed
 from rookery.domain.users import check_name
-from rookery.services.loading import FoundTweet, Loaded, Loading, check
+from rookery.services.loading import CheckedTweet, FoundTweet, Loaded, Loading, check
 from rookery.wiring import open_rookery
 
 _BATCH = 2_000
@@ -128,7 +130,7 @@ def tweets(
     zone = _zone(timezone)
     bad: list[str] = []
 
-    def found(table: Table) -> Iterator[FoundTweet]:
+    def found(table: Table) -> Iterator[CheckedTweet]:
         columns = _TweetColumns(
             author=None if author else table.column(author_column),
             body=table.column(body_column),
@@ -137,17 +139,17 @@ def tweets(
             count=table.column(count_column) if count_column else None,
             key=table.column(key_column) if key_column else None,
         )
-        seen: Counter[tuple[str, ...]] = Counter()
+        seen: Counter[bytes] = Counter()
         for row in table.rows:
             try:
                 tweet = columns.read(row, author, lambda text: _millis(text, date_format, zone), seen)
-                _at(row, check, tweet)
+                checked = _at(row, check, tweet)
             except Failure as failure:
                 if not skip_bad:
                     raise
                 bad.append(failure.message)
             else:
-                yield tweet
+                yield checked
 
     def load(loading: Loading, table: Table) -> Iterator[Awaitable[Loaded]]:
         return map(loading.tweets, _batches(found(table)))
@@ -167,17 +169,16 @@ class _TweetColumns:
         self._author, self._body, self._title = author, body, title
         self._date, self._count, self._key = date, count, key
 
-    def read(
-        self, row: Row, author: str | None, millis: Callable[[str], int], seen: "Counter[tuple[str, ...]]"
-    ) -> FoundTweet:
+    def read(self, row: Row, author: str | None, millis: Callable[[str], int], seen: "Counter[bytes]") -> FoundTweet:
         """The tweet of a row. Without a key it goes by all its cells, and by which of several equal rows it is."""
         name = author or cell(row, self._author or 0)
         if self._key is not None:
             key = cell(row, self._key)
         else:
-            cells = tuple(row.cells)
-            seen[cells] += 1
-            key = "\0".join((*cells, str(seen[cells])))
+            cells = "\0".join(row.cells)
+            digest = blake2b(cells.encode("utf-8", "surrogatepass"), digest_size=16).digest()  # a file may be long
+            seen[digest] += 1
+            key = f"{cells}\0{seen[digest]}"
         return FoundTweet(
             author=name,
             title=cell(row, self._title) if self._title is not None else "",
@@ -198,7 +199,9 @@ def _load(
     flags: Flags,
 ) -> Loaded:
     settings = read(flags).settings
-    size = file.stat().st_size if file.is_file() else None
+    size = None
+    with suppress(OSError):  # opening it will say what is wrong
+        size = file.stat().st_size
 
     async def run() -> Loaded:
         done = Loaded()

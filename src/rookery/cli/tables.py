@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -65,7 +66,8 @@ def open_table(path: Path, *, encoding: str, separator: str, header: bool, moved
         Malformed: `unreadable_file`, `unknown_encoding`; while reading `wrong_encoding`, `malformed_row`.
     """
     try:
-        codecs.lookup(encoding)
+        with suppress(UnicodeError):  # a byte is half a letter in some
+            b" ".decode(encoding)  # unlike codecs.lookup this refuses what encodes no text, such as base64
     except LookupError:
         raise Malformed("unknown_encoding", f"There is no encoding {encoding!r}") from None
     try:

@@ -3,7 +3,9 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from rookery import __version__
 from rookery.domain.errors import Unavailable
+from rookery.domain.status import Status
 from rookery.ports.clock import Clock
 from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
@@ -12,21 +14,6 @@ from rookery.services.fanout import Fanout
 _CHECKED_SECONDS = 1.0
 _LOOK_SECONDS = 2.0
 """How long a part may take to answer; a look that takes longer is as bad as none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was found, `ok` or a code for each part."""
-
-    store: str
-    ranking: str
-    uptime_seconds: int
-    fanout_backlog: int
-
-    @property
-    def ready(self) -> bool:
-        """Whether to send requests here. Without the ranking tweets and feeds go on, so only the store decides."""
-        return self.store == "ok"
 
 
 @dataclass(slots=True)
@@ -38,20 +25,21 @@ class Health:
     fanout: Fanout
     clock: Clock
     _started: float = field(init=False)
-    _seen: tuple[float, Report] | None = None
+    _seen: tuple[float, Status] | None = None
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self._started = self.clock.monotonic()
 
-    async def look(self) -> Report:
+    async def look(self) -> Status:
         """The state of all parts."""
         async with self._looking:
             now = self.clock.monotonic()
             if self._seen is None or now - self._seen[0] >= _CHECKED_SECONDS:
                 store, ranking = await asyncio.gather(_state_of(self.store), _state_of(self.ranking))
-                report = Report(store, ranking, int(now - self._started), self.fanout.backlog)
-                self._seen = (self.clock.monotonic(), report)
+                uptime = int(now - self._started)
+                status = Status(__version__, store == "ok", store, ranking, uptime, self.fanout.backlog)
+                self._seen = (self.clock.monotonic(), status)
             return self._seen[1]
 
 

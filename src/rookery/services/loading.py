@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NewType
 
 from rookery.domain.errors import BrokenRule, Conflict, unknown_user
 from rookery.domain.ids import TweetId, UserId, id_at
@@ -28,6 +29,10 @@ class FoundTweet:
     millis: int
     key: str
     initial: int = 0
+
+
+CheckedTweet = NewType("CheckedTweet", FoundTweet)
+"""One whose text is clean, and which may be a tweet: what `check` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +75,10 @@ class Loading:
         added = await self._store.add_follows(real, self._clock.now())
         return Loaded(len(pairs), added, users, len(found) - len(real))
 
-    async def tweets(self, found: Sequence[FoundTweet]) -> Loaded:
+    async def tweets(self, found: Sequence[CheckedTweet]) -> Loaded:
         """Load tweets with their dates and initial counts; an author who does not exist is made.
 
         Raises:
-            BrokenRule: as for posting.
             NotFound: `unknown_user`, for the handle of a deleted user.
         """
         users = await self._resolve(tweet.author for tweet in found)
@@ -86,14 +90,13 @@ class Loading:
                 await self._top.count(one.tweet)
         return Loaded(len(found), added, users)
 
-    def _record(self, found: FoundTweet) -> TweetRecord:
-        record = check(found)
+    def _record(self, found: CheckedTweet) -> TweetRecord:
         entropy = sha256(f"{name_key(found.author)}\0{found.key}".encode()).digest()
         return TweetRecord(
             id=TweetId(id_at(found.millis, entropy)),
             author=self._id(found.author),
-            title=record.title,
-            body=record.body,
+            title=found.title,
+            body=found.body,
             initial=found.initial,
         )
 
@@ -124,7 +127,7 @@ class Loading:
         return False
 
 
-def check(found: FoundTweet) -> FoundTweet:
+def check(found: FoundTweet) -> CheckedTweet:
     """The tweet with its text cleaned, if it may be one.
 
     Raises:
@@ -134,11 +137,13 @@ def check(found: FoundTweet) -> FoundTweet:
     if not 0 <= found.initial <= MAX_INITIAL:
         raise BrokenRule("initial_count_range", f"count_retweet starts from 0 to {MAX_INITIAL}.")
     id_at(found.millis, bytes(10))
-    return FoundTweet(
-        check_name(found.author),
-        clean_title(found.title),
-        clean_body(found.body, may_be_empty=False),
-        found.millis,
-        found.key,
-        found.initial,
+    return CheckedTweet(
+        FoundTweet(
+            check_name(found.author),
+            clean_title(found.title),
+            clean_body(found.body, may_be_empty=False),
+            found.millis,
+            found.key,
+            found.initial,
+        )
     )

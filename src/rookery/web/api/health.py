@@ -3,8 +3,8 @@
 from litestar import Response, get
 from msgspec import Struct
 
-from rookery import __version__
 from rookery.domain.errors import Unavailable
+from rookery.domain.status import Status
 from rookery.web.api.shapes import answers, reply
 from rookery.web.context import AnyRequest, services_of
 
@@ -19,17 +19,6 @@ class Ready(Struct, frozen=True):
     """The server can serve."""
 
     status: str = "ready"
-
-
-class Status(Struct, frozen=True):
-    """The state of the server's parts: `ok`, or the code of what is wrong."""
-
-    version: str
-    ready: bool
-    store: str
-    ranking: str
-    uptime_seconds: int
-    fanout_backlog: int
 
 
 @get(
@@ -53,8 +42,7 @@ async def livez(request: AnyRequest) -> Response[bytes]:  # noqa: ARG001 - handl
 )
 async def readyz(request: AnyRequest) -> Response[bytes]:
     """Look at what is needed to serve."""
-    report = await services_of(request).health.look()
-    if not report.ready:
+    if not (await services_of(request).health.look()).ready:
         raise Unavailable("not_ready", "The server can't serve now; /status says which part is missing.")
     return reply(Ready())
 
@@ -68,14 +56,4 @@ async def readyz(request: AnyRequest) -> Response[bytes]:
 )
 async def status(request: AnyRequest) -> Response[bytes]:
     """Look at all parts."""
-    report = await services_of(request).health.look()
-    return reply(
-        Status(
-            version=__version__,
-            ready=report.ready,
-            store=report.store,
-            ranking=report.ranking,
-            uptime_seconds=report.uptime_seconds,
-            fanout_backlog=report.fanout_backlog,
-        )
-    )
+    return reply(await services_of(request).health.look())

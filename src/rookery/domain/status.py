@@ -1,0 +1,15 @@
+"""How a server is, as it tells everyone."""
+
+from msgspec import Struct
+
+
+class Status(Struct, frozen=True):
+    """The state of the server's parts: `ok`, or the code of what is wrong."""
+
+    version: str
+    ready: bool
+    """Whether to send requests there. Without the ranking tweets and feeds go on, so only the store decides."""
+    store: str
+    ranking: str
+    uptime_seconds: int
+    fanout_backlog: int
