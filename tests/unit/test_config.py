@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
 from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
@@ -12,49 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rookery.config import SPECS, ConfigError, FlagValue, Loaded, Settings, load, reference
+from rookery.config import SPECS, Settings, load, reference
 from rookery.config import settings as config
-
-SPEC = {spec.name: spec for spec in SPECS}
-HOME = {"HOME": "/home/ada"}
-
-Toml = Callable[[str], Path]
-
-
-@pytest.fixture(autouse=True)
-def _no_file_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "DEFAULT_FILE", tmp_path / "etc" / "rookery.toml")
-
-
-@pytest.fixture
-def toml(tmp_path: Path) -> Toml:
-    def write(text: str) -> Path:
-        path = tmp_path / "rookery.toml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
-def loaded(
-    flags: Mapping[str, FlagValue] | None = None, environ: Mapping[str, str] | None = None, file: Path | None = None
-) -> Loaded:
-    return load(flags=flags or {}, environ=HOME | dict(environ or {}), file=file)
-
-
-def faults(
-    flags: Mapping[str, FlagValue] | None = None, environ: Mapping[str, str] | None = None, file: Path | None = None
-) -> tuple[str, ...]:
-    with pytest.raises(ConfigError) as caught:
-        loaded(flags, environ, file)
-    assert str(caught.value) == "\n".join(caught.value.faults)
-    assert all(line.isprintable() for line in caught.value.faults), "a fault is one line"
-    return caught.value.faults
-
-
-def from_flag(name: str, text: FlagValue) -> Any:
-    return getattr(loaded({name: text}).settings, SPEC[name].attribute)
-
+from tests.unit.configs import HOME, SPEC, Toml, faults, from_flag, loaded
 
 # Defaults
 
@@ -346,130 +305,6 @@ def test_a_bad_value_is_shown_with_what_was_due_and_where_it_came_from() -> None
     assert faults(environ={"ROOKERY_PORT": "http"}) == (f"port: 'http' {due} (environment ROOKERY_PORT)",)
     assert faults({"port": "70000"}) == (f"port: 70000 {due} (flag --port)",)
     assert faults({"auth": "none"}) == ('auth: \'none\' is not "token" or "open" (flag --auth)',)
-
-
-@pytest.mark.parametrize("text", ["", " ", "5000 ", "5_000", "+5000", "5e3", "٥٠٠٠", "0x10", "nan", "inf", "9" * 5000])
-def test_a_number_is_written_in_plain_digits(text: str) -> None:
-    (line,) = faults({"port": text})
-    assert line.endswith("is not a whole number from 0 to 65535 (flag --port)")
-
-
-@pytest.mark.parametrize("text", ["true", "1", "yes", "TRUE", "Yes"])
-def test_words_for_true(text: str) -> None:
-    assert from_flag("open_on_network", text) is True
-
-
-@pytest.mark.parametrize("text", ["false", "0", "no", "False"])
-def test_words_for_false(text: str) -> None:
-    assert from_flag("open_on_network", text) is False
-
-
-@pytest.mark.parametrize("text", ["", "on", "2", "y", "ture"])
-def test_other_words_are_neither(text: str) -> None:
-    assert faults({"open_on_network": text}) == (
-        f"open_on_network: {text!r} is not true or false (flag --open-on-network)",
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("0", 0),
-        ("1024", 1024),
-        ("10 B", 10),
-        ("64MB", 64_000_000),
-        ("64 mb", 64_000_000),
-        ("256 MiB", 268_435_456),
-        ("2KiB", 2048),
-        ("1GiB", 1_073_741_824),
-        ("1TB", 10**12),
-    ],
-)
-def test_a_size_may_have_a_unit(text: str, size: int, toml: Toml) -> None:
-    assert from_flag("cache.bytes", text) == size
-    assert loaded(file=toml(f'cache.bytes = "{text}"')).settings.cache_bytes == size
-
-
-@pytest.mark.parametrize("text", ["", "MB", "-1", "-1 MB", "1.5GiB", "64M", "64 MiBB", "64  MB", "1 \u212aB"])
-def test_other_sizes_are_refused(text: str) -> None:
-    (line,) = faults({"cache.bytes": text})
-    assert line.endswith("is not a size in bytes, such as 0, 64MB or 256 MiB (flag --cache-bytes)")
-
-
-# Hosts, origins and networks
-
-
-@pytest.mark.parametrize(
-    ("text", "host"),
-    [
-        ("0.0.0.0", "0.0.0.0"),  # noqa: S104 - on purpose
-        ("::", "::"),
-        ("0:0:0:0:0:0:0:1", "::1"),
-        ("LocalHost", "localhost"),
-        ("rookery_api.internal", "rookery_api.internal"),
-        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
-    ],
-)
-def test_a_host_is_an_address_or_a_name(text: str, host: str) -> None:
-    assert from_flag("host", text) == host
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "*", "a b", "a\n", "a..b", "a.", "-a", "bücher.example", "\u212a.example"),
-        *("localhost:5000", "[::1]", "http://localhost"),
-        *("256.0.0.1", "127.1", "0", "010.0.0.1"),
-        *("a" * 64, ".".join(["a" * 63] * 4)),
-    ],
-)
-def test_other_hosts_are_refused(text: str) -> None:
-    assert faults({"host": text}) == (f"host: {text!r} is not an IP address or a host name (flag --host)",)
-
-
-@pytest.mark.parametrize(
-    ("text", "origin"),
-    [
-        ("https://example.org", "https://example.org"),
-        ("HTTPS://Example.ORG", "https://example.org"),
-        ("https://example.org:443", "https://example.org"),
-        ("http://example.org:80", "http://example.org"),
-        ("http://example.org:443", "http://example.org:443"),
-        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-        ("http://[0:0::1]:8080", "http://[::1]:8080"),
-        ("capacitor://localhost", "capacitor://localhost"),
-    ],
-)
-def test_an_origin_becomes_what_a_browser_sends(text: str, origin: str) -> None:
-    assert from_flag("cors_origins", text) == (origin,)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("*", "null", "example.org", "https://", "https://*.example.org", "1https://a", "https://a b"),
-        *("https://a/", "https://a/x", "https://a?b", "https://a#b", "https://b@a"),
-        *("https://a:", "https://a:0", "https://a:65536", "https://a:b"),
-        *("https://::1", "https://[::1", "https://[127.0.0.1]", "https://[a]"),
-    ],
-)
-def test_other_origins_are_refused(text: str) -> None:
-    assert faults({"cors_origins": text}) == (
-        f"cors_origins: {text!r} is not an origin (scheme://host or scheme://host:port) (flag --cors-origins)",
-    )
-
-
-@pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "proxy", "*", "10.0.0"])
-def test_other_networks_are_refused(text: str) -> None:
-    assert faults({"trusted_proxies": text}) == (
-        f"trusted_proxies: {text!r} is not an IP address or a network such as 10.0.0.0/8 (flag --trusted-proxies)",
-    )
-
-
-def test_every_bad_entry_of_a_list_is_named() -> None:
-    (line,) = faults(environ={"ROOKERY_ALLOWED_HOSTS": "a.org, *, ,b"})
-    due = "is not an IP address or a host name"
-    assert line == f"allowed_hosts: '*' {due}; '' {due} (environment ROOKERY_ALLOWED_HOSTS)"
 
 
 # Open mode

@@ -4,25 +4,20 @@ Tweets are numbers here, the greater the newer, and each has the author that its
 list of the numbers in it; that of a page is sorting all there is.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rookery.domain.ids import ZERO, TweetId, UserId
 from rookery.domain.timeline import (
     ENTRY_BYTES,
-    FILL,
     FOOTER_BYTES,
-    FRESH,
     NONCE_BYTES,
     TAIL,
-    TRIM_ABOVE,
-    TRIM_TO,
     Held,
     Source,
     author_of,
@@ -39,84 +34,30 @@ from rookery.domain.timeline import (
     source_of,
     source_of_chunk,
     stamp_of,
-    tidied,
     tweet_of,
     unpack,
     unpack_ids,
 )
-
-few = settings(max_examples=25)
-"""For what is so simple that a few examples show it."""
-
-NONCE = b"generate"
-NOW = 1_700_000_000
-MOST = 60
-"""Few numbers, so that bounds, floors and duplicates often meet."""
-
-# The least and the greatest bytes are among them: an entry is compared with an id that is its first half.
-AUTHORS = [UserId(bytes([byte]) * 16) for byte in (0x00, 0x7F, 0xFE, 0xFF)]
-
-
-def tweet(number: int) -> TweetId:
-    """The id of a tweet; that of 0 is ZERO."""
-    return TweetId(number.to_bytes(2, "big") * 8)
-
-
-def author(number: int) -> UserId:
-    return AUTHORS[number % len(AUTHORS)]
-
-
-def item(number: int) -> bytes:
-    return entry(tweet(number), author(number))
-
-
-def items(numbers: Iterable[int]) -> list[bytes]:
-    return [item(number) for number in numbers]
-
-
-def newest_first(numbers: Iterable[int]) -> list[int]:
-    return sorted(set(numbers), reverse=True)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as it came to be: filled in order, then prepended to."""
-
-    fresh: Sequence[int]
-    ordered: Sequence[int]
-    floor: int
-
-    @property
-    def held(self) -> Held:
-        body = b"".join(items([*self.fresh, *self.ordered]))
-        return open_value(seal(body, NONCE, NOW, floor=tweet(self.floor), ordered=len(self.ordered)))
-
-    def served(self, below: int | None = None, hidden: Collection[bytes] = ()) -> list[int]:
-        """Brute force: each once, from the floor up, under `below`, of no hidden author."""
-        return [
-            number
-            for number in newest_first([*self.fresh, *self.ordered])
-            if number >= self.floor and (below is None or number < below) and author(number) not in hidden
-        ]
-
-
-numbers = st.integers(1, MOST)
-# Drawn as bytes, because hypothesis draws a byte string at once and a list item by item, ten times as slowly.
-in_any_order = st.binary(max_size=15).map(lambda drawn: [1 + byte % MOST for byte in drawn])
-in_order = st.binary(max_size=30).map(lambda drawn: newest_first(1 + byte % MOST for byte in drawn))
-bounds = st.one_of(st.none(), st.integers(0, MOST + 1))
-hiding = st.sets(st.sampled_from(AUTHORS))
-runs = st.builds(
+from tests.unit.runs import (
+    AUTHORS,
+    MOST,
+    NONCE,
+    NOW,
     Run,
-    fresh=in_any_order,
-    ordered=in_order,
-    floor=st.integers(0, MOST + 1),
+    author,
+    below_id,
+    bounds,
+    few,
+    hiding,
+    in_any_order,
+    in_order,
+    item,
+    items,
+    newest_first,
+    numbers,
+    runs,
+    tweet,
 )
-
-
-def below_id(below: int | None) -> TweetId | None:
-    return None if below is None else tweet(below)
-
 
 # Values
 
@@ -385,159 +326,3 @@ def test_a_joined_fill_is_a_run_wholly_in_order(prepended: list[int], filled: li
     joined = join_fill(body_of(claimed), items(filled), tweet(floor))
     held = open_value(seal(b"".join(joined), NONCE, NOW, floor=tweet(floor), ordered=len(joined)))
     assert list(descending(held)) == joined
-
-
-# Tidying
-
-
-def long_run(seed: int, fresh: int, ordered: int, most: int, floor: int) -> Run:
-    """A run of given sizes with numbers by chance from one to `most`; the fewer there are, the more are twice."""
-    chance = Random(seed)
-    some = range(1, 1 + most)
-    return Run(
-        fresh=[chance.choice(some) for _ in range(fresh)],
-        ordered=newest_first(chance.sample(some, min(ordered, most))),
-        floor=floor,
-    )
-
-
-long_runs = st.builds(
-    long_run,
-    seed=st.integers(0, 2**32),
-    fresh=st.one_of(st.integers(0, 2 * FRESH), st.integers(0, TRIM_ABOVE + FRESH)),
-    ordered=st.one_of(st.integers(0, TRIM_ABOVE + FRESH), st.integers(TRIM_ABOVE - FRESH, TRIM_ABOVE + 2)),
-    most=st.sampled_from([1, TRIM_TO - 1, TRIM_TO, TRIM_TO + 1, 500, 5_000]),
-    floor=st.one_of(st.just(0), st.integers(0, 5_000)),
-)
-
-
-def tidy(run: Run) -> tuple[Held, Held] | None:
-    """A run and what is put in its place, if anything is."""
-    held = run.held
-    result = tidied(held)
-    if result is None:
-        return None
-    kept, floor = result
-    return held, open_value(seal(b"".join(kept), held.nonce, held.filled_at, floor=floor, ordered=len(kept)))
-
-
-@given(long_runs)
-def test_tidying_keeps_just_what_a_reader_may_be_served_from_the_new_floor_up(run: Run) -> None:
-    both = tidy(run)
-    if both is not None:
-        held, after = both
-        served = list(descending(held))
-        assert served == items(run.served())
-        assert unpack(after.body) == [one for one in served if one >= after.floor]
-        assert list(descending(after)) == unpack(after.body)
-
-
-@given(long_runs)
-def test_tidying_never_lowers_a_floor_and_raises_it_only_to_trim(run: Run) -> None:
-    both = tidy(run)
-    if both is not None:
-        held, after = both
-        assert after.floor >= held.floor
-        if after.floor != held.floor:
-            assert len(unpack(held.body)) > TRIM_ABOVE
-            assert len(unpack(after.body)) == TRIM_TO
-
-
-@given(long_runs)
-def test_a_run_is_tidied_when_it_is_too_long_or_too_disordered_and_then_it_is_fine(run: Run) -> None:
-    both = tidy(run)
-    untidy = len(run.fresh) + len(run.ordered) > TRIM_ABOVE or len(run.fresh) > FRESH
-    assert (both is not None) == untidy
-    if both is not None:
-        assert tidied(both[1]) is None
-        assert both[1].ordered * ENTRY_BYTES == len(both[1].body)
-
-
-@given(long_runs, st.lists(st.integers(1, 5_100), max_size=10), st.integers(1, 5_100), st.integers(1, FILL))
-def test_a_page_from_a_tidied_run_is_the_page_from_before_or_names_the_run(
-    run: Run, later: list[int], below: int, want: int
-) -> None:
-    both = tidy(run)
-    if both is not None:
-        (before, after), more = both, b"".join(items(later))
-        old, new = (
-            source_of(Held(more + held.body, held.floor, held.nonce, held.filled_at, held.ordered), tweet(below), want)
-            for held in (before, after)
-        )
-        page, short = newest([new], want)
-        if not short:
-            assert page == newest([old], want)[0]
-
-
-@pytest.mark.parametrize(
-    ("fresh", "ordered", "tidy_after"),
-    [
-        (0, 0, None),
-        (FRESH, 0, None),
-        (FRESH + 1, 0, FRESH + 1),
-        (FRESH, TRIM_ABOVE - FRESH, None),
-        (FRESH + 1, TRIM_ABOVE - FRESH - 1, TRIM_ABOVE),
-        (1, TRIM_ABOVE, TRIM_TO),
-        (0, TRIM_ABOVE + 1, TRIM_TO),
-    ],
-)
-def test_forty_fresh_entries_and_four_hundred_in_all_are_let_be(
-    fresh: int, ordered: int, tidy_after: int | None
-) -> None:
-    count = fresh + ordered
-    all_numbers = range(1_000, 1_000 - count, -1)
-    both = tidy(Run(all_numbers[:fresh][::-1], all_numbers[fresh:], 0))
-    assert (None if both is None else len(unpack(both[1].body))) == tidy_after
-    if both is not None:
-        assert unpack(both[1].body) == items(all_numbers[:tidy_after])
-        assert both[1].floor == (ZERO if tidy_after == count else tweet(all_numbers[TRIM_TO - 1]))
-
-
-def test_a_long_run_of_duplicates_keeps_its_floor() -> None:
-    both = tidy(Run([7, 9, 3] * 150, [9, 8, 7], 5))
-    assert both is not None
-    assert unpack(both[1].body) == items([9, 8, 7])
-    assert both[1].floor == tweet(5)
-
-
-def test_a_run_that_lies_wholly_below_its_floor_becomes_empty_and_keeps_the_floor() -> None:
-    both = tidy(Run([1, 2, 3] * 150, [], 50))
-    assert both is not None
-    assert both[1].body == b""
-    assert both[1].floor == tweet(50)
-
-
-# Long
-
-
-class Counted(bytes):
-    """Bytes that count how many slices are taken of them."""
-
-    def __new__(cls, of: bytes) -> "Counted":
-        made = super().__new__(cls, of)
-        made.slices = 0
-        return made
-
-    slices: int
-
-    def __getitem__(self, at: object) -> bytes:  # type: ignore[override]
-        self.slices += 1
-        return super().__getitem__(at)  # type: ignore[call-overload,no-any-return]
-
-
-@pytest.mark.parametrize("below", [None, 30_000, 1_000, 11])
-def test_a_page_from_a_long_run_reads_a_page_and_not_the_run(below: int | None) -> None:
-    ordered = range(50_000, 0, -1)
-    held = Run([50_001, 50_003, 50_002], ordered, 0).held
-    body = Counted(held.body)
-    source = source_of(Held(body, held.floor, held.nonce, held.filled_at, held.ordered), below_id(below), 10)
-    start = 50_003 if below is None else below - 1
-    assert list(source.entries) == items(range(start, start - 10, -1))
-    assert body.slices < 50
-
-
-def test_a_reader_who_stops_early_leaves_the_rest_unread() -> None:
-    held = Run([], range(5_000, 0, -1), 0).held
-    served: Iterator[bytes] = descending(held)
-    assert next(served) == item(5_000)
-    assert next(served) == item(4_999)
