@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rookery.client import Client, RookeryError
-from tests.faults import OK, Proxy, Scripted, answer, problem
+from tests.faults import OK, Proxy, Scripted, answer
 from tests.serving import Server
 from tests.system.clients import Pauses, new_name, told
 
