@@ -51,6 +51,18 @@ _CSP = (
     "default-src 'none'; connect-src 'self'; font-src 'self' data:; img-src 'self' data:; script-src 'self';"
     " style-src 'self' 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+# Reading takes a token where the setting `reads` says so, and registering by an administrator where it is closed.
+_WITH_OR_WITHOUT_TOKEN = {
+    "registerUser",
+    "getUser",
+    "listFollowees",
+    "listFollowers",
+    "listTweets",
+    "getTweet",
+    "getChain",
+    "getFeed",
+    "getTop",
+}
 _CACHED = {"Cache-Control": "public, max-age=3600"}
 
 
@@ -76,6 +88,8 @@ def document_of(app: Litestar) -> dict[str, Any]:
     document: dict[str, Any] = app.openapi_schema.to_schema()
     for path in document["paths"].values():
         for operation in path.values():
+            if operation["operationId"] in _WITH_OR_WITHOUT_TOKEN:
+                operation["security"] = [{}, {BEARER: []}]
             if "requestBody" in operation:
                 _describe_body(document, operation["requestBody"])
             for status, answer in operation["responses"].items():
