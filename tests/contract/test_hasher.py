@@ -101,12 +101,21 @@ async def test_the_event_loop_turns_while_a_password_is_hashed(hasher: Hasher) -
 async def test_who_comes_when_too_many_wait_is_refused(open_hasher: OpenHasher) -> None:
     with open_hasher(1, 2) as hasher:
         hashed = await hasher.hash("correct horse")
-        for ask in (lambda: hasher.verify(hashed, "correct horse"), lambda: hasher.hash("correct horse")):
+        for ask, places in ((lambda: hasher.verify(hashed, "correct horse"), 3), (lambda: hasher.hash("new"), 2)):
             answers = await asyncio.gather(*(ask() for _ in range(10)), return_exceptions=True)
             refusals = [answer for answer in answers if isinstance(answer, BaseException)]
-            assert len(refusals) == 7
+            assert len(refusals) == 10 - places
             assert all(isinstance(answer, Unavailable) and answer.code == "busy" for answer in refusals)
         assert await hasher.verify(hashed, "correct horse"), "and then there is room again"
+
+
+async def test_new_passwords_leave_room_for_who_signs_in(open_hasher: OpenHasher) -> None:
+    with open_hasher(1, 4) as hasher:
+        hashed = await hasher.hash("correct horse")
+        new = [asyncio.create_task(hasher.hash("new")) for _ in range(10)]
+        await asyncio.sleep(0)
+        assert all(await asyncio.gather(*(hasher.verify(hashed, "correct horse") for _ in range(2))))
+        await asyncio.gather(*new, return_exceptions=True)
 
 
 async def test_who_asks_for_nobody_is_refused_too(open_hasher: OpenHasher) -> None:
@@ -120,7 +129,7 @@ async def test_who_asks_for_nobody_is_refused_too(open_hasher: OpenHasher) -> No
 
 async def test_who_gives_up_makes_room(open_hasher: OpenHasher) -> None:
     with open_hasher(1, 2) as hasher:
-        waiting = [asyncio.create_task(hasher.hash("correct horse")) for _ in range(3)]
+        waiting = [asyncio.create_task(hasher.verify(None, "correct horse")) for _ in range(3)]
         await asyncio.sleep(0)
         for task in waiting:
             task.cancel()

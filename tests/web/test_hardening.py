@@ -29,11 +29,22 @@ async def test_one_address_can_not_multiply_its_limit_by_tokens(serve: Serve) ->
 
 async def test_passwords_can_not_be_tried_without_end(serve: Serve) -> None:
     site = await serve(rate_limit="on")
-    answers = [
-        (await site.client.post("/api/v1/token", data={"name": "ada", "password": "x"})).status_code for _ in range(31)
-    ]
+    paths = ("/api/v1/token", "/api/v1/token/", "/api//v1//token", "/api/v1/%74oken")
+    sent = {"name": "ada", "password": "x"}
+    answers = [(await site.client.post(paths[number % 4], data=sent)).status_code for number in range(32)]
+    assert answers[-2:] == [429, 429]
+    assert set(answers[:-2]) == {401}
+
+
+async def test_passwords_can_not_be_made_without_end(serve: Serve) -> None:
+    site = await serve(rate_limit="on")
+    sent = {"name": "no name", "password": "correct horse"}
+    answers = [(await site.client.post("/user", data=sent)).status_code for _ in range(121)]
     assert answers[-1] == 429
-    assert 429 not in answers[:-1]
+    assert set(answers[:-1]) == {422}
+    assert (await site.client.post("/user", data={"name": "ada"})).status_code == 201
+    async with site.client_at("10.0.0.9") as elsewhere:
+        assert (await elsewhere.post("/user", data={**sent, "name": "bob"})).status_code == 201
 
 
 async def test_open_mode_answers_to_its_own_ipv6_address(serve: Serve) -> None:

@@ -1,6 +1,7 @@
 """HTTP itself: HEAD, Allow, unknown paths, request ids, and problems wherever something is refused."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -300,6 +301,27 @@ async def test_a_malformed_parameter_is_called_by_its_own_name(town: Town) -> No
         assert "tweet_query" not in detail
     response = await town.site.post("/tweet/@ada", town.ada, headers={"Idempotency-Key": ""}, json={"tweet": "x"})
     assert "Idempotency-Key" in problem(response)["detail"]
+
+
+async def test_who_hangs_up_in_the_middle_of_a_body_is_no_crash(town: Town, caplog: pytest.LogCaptureFixture) -> None:
+    parts: list[Any] = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return parts.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope: Any = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": "/user", "raw_path": b"/user", "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80), "headers": [(b"content-type", b"application/json"), (b"host", b"x")],
+    }
+    await town.site.app(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert b'"incomplete_body"' in sent[1]["body"]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_body_that_does_not_arrive_is_not_waited_for(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:

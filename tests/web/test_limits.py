@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from rookery.adapters.system import SystemClock
+from rookery.services.top import Top
 from rookery.web import door
 from tests.web.conftest import Serve
 from tests.web.site import JSON, Person, Site, refused
@@ -53,26 +54,36 @@ async def test_more_requests_at_once_than_can_be_served_are_refused(
 ) -> None:
     monkeypatch.setattr(door, "MAX_AT_ONCE", 3)
     site = await serve()
-    begun, go_on = asyncio.Event(), asyncio.Event()
+    begun, go_on, send_on = asyncio.Semaphore(0), asyncio.Event(), asyncio.Event()
 
-    async def slow() -> AsyncIterator[bytes]:
-        begun.set()
+    async def slow(_: object, __: int) -> list[bytes]:
+        begun.release()
         await go_on.wait()
+        return []
+
+    async def body() -> AsyncIterator[bytes]:
+        begun.release()
+        await send_on.wait()
         yield b"{}"
 
-    waiting = []
-    for _ in range(3):
-        begun.clear()
-        waiting.append(asyncio.create_task(site.post("/user", headers=JSON, content=slow())))
-        await begun.wait()
+    monkeypatch.setattr(Top, "list", slow)
+    # Who waits for his body takes no place, however many they are.
+    sending = [asyncio.create_task(site.post("/user", headers=JSON, content=body())) for _ in range(10)]
+    asking = [asyncio.create_task(site.get("/top")) for _ in range(3)]
+    for _ in range(13):
+        await begun.acquire()
     response = await site.get("/top")
     refused(response, 503, "busy")
     assert response.headers["Retry-After"] == "1"
     for path in ("/livez", "/readyz"):
         assert (await site.get(path)).status_code == 200
+    refused(await site.post("/user", json={"name": "ada"}), 503, "busy")
     go_on.set()
-    for answer in await asyncio.gather(*waiting):
-        refused(answer, 400, "missing_field")
+    assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200] * 3
+    send_on.set()
+    told = {(answer.status_code, answer.json()["code"]) for answer in await asyncio.gather(*sending)}
+    assert (400, "missing_field") in told
+    assert told <= {(400, "missing_field"), (503, "busy")}, "their bodies came all at once"
     assert (await site.get("/top")).status_code == 200
 
 

@@ -201,7 +201,7 @@ def _load(
     settings = read(flags).settings
     size = None
     with suppress(OSError):  # opening it will say what is wrong
-        size = file.stat().st_size
+        size = file.stat().st_size or None  # a pipe has none
 
     async def run() -> Loaded:
         done = Loaded()

@@ -6,7 +6,8 @@ from typing import Protocol
 class Hasher(Protocol):
     """Hashes passwords off the event loop, a bounded number at a time.
 
-    Both raise `Unavailable` (`busy`) when too many wait already, so that guessing passwords can't eat the server.
+    Both raise `Unavailable` (`busy`) when too many wait already, so that guessing passwords can't eat the server. New
+    ones leave room for those to be verified: registering can't lock out who signs in.
     """
 
     async def hash(self, password: str) -> str:

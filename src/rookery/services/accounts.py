@@ -227,10 +227,10 @@ class Accounts:
         if known and known[0] > self._clock.monotonic():
             return known[1]
         counts = await self._store.user_counts(user)
-        await asyncio.sleep(0)  # counting takes up to some milliseconds, and a page shows a hundred users
         self._counts[user] = (self._clock.monotonic() + COUNTS_SECONDS, counts)
         if len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)
+        await asyncio.sleep(0)  # counting takes up to some milliseconds, and a page shows a hundred users
         return counts
 
     async def _new_token(self, once: Once | None) -> str:

@@ -44,8 +44,8 @@ REMEMBERED_MILLIS = (DAY_SECONDS + 2 * HOUR_SECONDS) * 1000
 _SLICE = 100
 """Authors read before a long pull lets others have the event loop: about a millisecond on SQLite."""
 _RELATION_PAGE = 1_000
-_REFILL = 10
-"""The fewest entries that a page is filled up with: where some were deleted, more may be."""
+_MOST_REFILL = 400
+"""Where some were deleted more may be, so a page is filled up with twice as many entries each time, up to this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Feeds:
                     return Page(items)
             if below is not None and len(items) == limit:
                 return Page(items, write_cursor(CURSOR, below))
-            want = max(limit - len(items), _REFILL)  # some were deleted: fill the page from below
+            want = max(limit - len(items), min(2 * want, _MOST_REFILL))  # some were deleted: fill the page from below
 
     async def _newest_entries(self, owner: UserId, below: TweetId | None, want: int) -> Sequence[bytes]:
         """The newest `want` entries of the feed below an id; fewer only at its end.

@@ -10,6 +10,8 @@ from rookery.ports.store import Store
 from rookery.services.showing import Showing
 
 _WALK = 1_000
+_MOST_REFILL = 400
+"""Where some authors are deleted more may be, so the list is filled up with twice as many each time, up to this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +30,15 @@ class Top:
         """
         shown: list[bytes] = []
         after: Ranked | None = None
+        asked = limit
         while len(shown) < limit:
-            ranked = await self.ranking.top(limit, after)
+            ranked = await self.ranking.top(asked, after)
             records = await self.store.tweets([item.tweet for item in ranked])
             found = await self.showing.show_records([records[item.tweet] for item in ranked if item.tweet in records])
             shown += [item for item in found if item is not None]  # else he who wrote it is deleted: read on
-            if len(ranked) < limit:
+            if len(ranked) < asked:
                 break
-            after = ranked[-1]
+            after, asked = ranked[-1], min(2 * asked, _MOST_REFILL)
         return shown[:limit]
 
     async def count(self, tweet: TweetRecord) -> None:

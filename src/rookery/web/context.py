@@ -1,5 +1,6 @@
 """What every handler can reach: the services, the options of the web, and who is asking."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, cast
@@ -18,6 +19,7 @@ from rookery.services.tweets import Tweets
 AnyRequest = Request[Any, Any, Any]
 _CALLER = "rookery.caller"
 _ADDRESS = "rookery.address"
+_PASSWORDS = "rookery.passwords"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,22 @@ def set_caller(scope: Scope, caller: Caller, address: str) -> None:
     """Note who is asking, and from where."""
     noted = cast("dict[str, Any]", scope)
     noted[_CALLER], noted[_ADDRESS] = caller, address
+
+
+def set_password_limit(scope: Scope, count: Callable[[int], None]) -> None:
+    """Note how one more password of this address is counted."""
+    cast("dict[str, Any]", scope)[_PASSWORDS] = count
+
+
+def count_password(scope: Scope, most: int) -> None:
+    """One more password that must be hashed, which is dear; `most` a minute from one address.
+
+    Raises:
+        TooMany: `rate_limited`.
+    """
+    count: Callable[[int], None] | None = cast("dict[str, Any]", scope).get(_PASSWORDS)
+    if count is not None:
+        count(most)
 
 
 def caller_of(scope: Scope) -> Caller:

@@ -13,7 +13,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from rookery.domain.errors import Failure, Unauthenticated, Unavailable
 from rookery.services.accounts import Accounts
 from rookery.services.callers import ANYONE, NOBODY, Caller
-from rookery.web.context import RateLimits, WebOptions, caller_of, set_caller
+from rookery.web.context import RateLimits, WebOptions, caller_of, set_caller, set_password_limit
 from rookery.web.limits import Allowance, Limiter
 from rookery.web.origins import Addresses, check_host, check_origin, limited_as
 from rookery.web.problems import Refusal, send_problem
@@ -22,9 +22,8 @@ _log = structlog.get_logger("rookery.request")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,64}")
 _EXPOSED = b"Link, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id"
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _UNLIMITED = frozenset({"/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"})
-SIGN_INS = 30
-"""Passwords that one address may try in a minute."""
 TOKENS_OF_AN_ADDRESS = 10
 """So many times the limit of an address is for those who come from it with tokens, a household or an office."""
 MAX_AT_ONCE = 2_048
@@ -53,10 +52,9 @@ class Door:
             await self._app(scope, receive, send)
             return
         visit = _Visit(scope, send, self._options)
-        self._under_way += 1
         try:
             await self._admit(visit)
-            await self._app(visit.scope, receive, visit.send)
+            await self._app(visit.scope, self._receiving(visit, receive), visit.send)
         except Failure as failure:
             await send_problem(visit.send, failure)
         except Exception:
@@ -65,7 +63,7 @@ class Door:
             _log.exception("unhandled error", request_id=visit.request_id)
             await send_problem(visit.send, Refusal(500))
         finally:
-            self._under_way -= 1
+            self._under_way -= visit.is_under_way
             visit.log()
 
     async def _admit(self, visit: "_Visit") -> None:
@@ -75,8 +73,6 @@ class Door:
             Failure: with what the answer shall say.
         """
         options, headers, scope = self._options, visit.headers, visit.scope
-        if self._under_way > MAX_AT_ONCE and scope["path"] not in _UNLIMITED:
-            raise Unavailable("busy", "Too many requests are under way; try again in a moment.")
         peer = (scope.get("client") or ("", 0))[0]
         address = limited_as(self._addresses.client(peer, headers))
         caller, refused = NOBODY, None
@@ -89,17 +85,46 @@ class Door:
             except Failure as failure:
                 refused = failure
         if options.rate_limits and scope["path"] not in _UNLIMITED:
-            visit.allowance = self._count(options.rate_limits, caller, address, scope)
+            visit.allowance = self._count(options.rate_limits, caller, address)
             visit.allowance.require()
         check_origin(visit.method, headers, options.cors_origins)
         if refused:
             raise refused
         set_caller(scope, caller, address)
+        if options.rate_limits:
+            set_password_limit(scope, lambda most: self._limiter.count(f"passwords/{most} {address}", most).require())
+        if visit.method in _BODILESS:
+            self._begin(visit)
 
-    def _count(self, limits: RateLimits, caller: Caller, address: str, scope: Scope) -> Allowance:
+    def _begin(self, visit: "_Visit") -> None:
+        """Take a place among the requests under way. Who still waits for his body has none: that costs little.
+
+        Raises:
+            Unavailable: `busy`.
+        """
+        if self._under_way >= MAX_AT_ONCE and visit.scope["path"] not in _UNLIMITED:
+            raise Unavailable("busy", "Too many requests are under way; try again in a moment.")
+        self._under_way += 1
+        visit.is_under_way = True
+
+    def _receiving(self, visit: "_Visit", receive: Receive) -> Receive:
+        if visit.is_under_way:
+            return receive
+
+        async def receive_body() -> Any:
+            message: Any = await receive()
+            if visit.is_under_way:
+                return message
+            if message["type"] == "http.disconnect":
+                raise Refusal(400, "incomplete_body", "The body ended before it was all there.")
+            if not message.get("more_body"):
+                self._begin(visit)
+            return message
+
+        return receive_body
+
+    def _count(self, limits: RateLimits, caller: Caller, address: str) -> Allowance:
         """One more request: of a token and of the address it comes from, which may bring several; or of an address."""
-        if scope["path"].endswith("/token") and scope.get("method") == "POST":
-            self._limiter.count(f"sign-in {address}", SIGN_INS).require()
         if caller.token_hash is None:
             return self._limiter.count(address, limits.address)
         self._limiter.count(f"tokens {address}", limits.address * TOKENS_OF_AN_ADDRESS).require()
@@ -119,6 +144,7 @@ class _Visit:
         self.method: str = scope["method"]
         # HEAD is answered as GET is, without the body. The server outside goes by its own scope, so this is a copy.
         self.scope: Any = {**scope, "method": "GET"} if self.method == "HEAD" else scope
+        self.scope["path"] = "/" + "/".join(part for part in scope["path"].split("/") if part)  # as it is routed
         self._send = send
         self._options = options
         self._began = time.perf_counter()
@@ -126,6 +152,7 @@ class _Visit:
         given = self.headers.get(b"x-request-id", b"")
         self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else token_hex(8)
         self.allowance: Allowance | None = None
+        self.is_under_way = False
         self.status = 0
 
     async def send(self, message: Message) -> None:

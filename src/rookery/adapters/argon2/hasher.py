@@ -14,19 +14,20 @@ T = TypeVar("T")
 
 
 class Argon2Hasher:
-    """Implements `ports.hasher.Hasher`. `threads` hash at once and `waiting` more may wait."""
+    """Implements `ports.hasher.Hasher`. `threads` hash at once and `waiting` more may wait, new ones in half of it."""
 
     def __init__(self, threads: int = 1, waiting: int = 16, hasher: PasswordHasher | None = None) -> None:
         self._hasher = hasher or PasswordHasher()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._free = threads + waiting
+        self._reserved = waiting // 2
         self._decoy: str | None = None
 
     async def hash(self, password: str) -> str:
-        return await self._run(lambda: self._hasher.hash(password))
+        return await self._run(lambda: self._hasher.hash(password), leaving=self._reserved)
 
     async def verify(self, hashed: str | None, password: str) -> bool:
-        return await self._run(lambda: self._verify(hashed, password))
+        return await self._run(lambda: self._verify(hashed, password), leaving=0)
 
     def close(self) -> None:
         """End the threads when their present work is done."""
@@ -41,8 +42,8 @@ class Argon2Hasher:
             return False
         return hashed is not None
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self._free == 0:
+    async def _run(self, work: Callable[[], T], *, leaving: int) -> T:
+        if self._free <= leaving:
             raise Unavailable("busy", "Too many sign-ins at once; try again in a moment.")
         self._free -= 1
         try:

@@ -2,7 +2,7 @@
 
 from litestar import Response, delete, get, post
 from litestar.params import JSONBody
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from rookery.domain.errors import Malformed
 from rookery.domain.users import NewUser, User
@@ -19,7 +19,12 @@ from rookery.web.api.shapes import (
     no_content,
     reply,
 )
-from rookery.web.context import AnyRequest, caller_of, services_of
+from rookery.web.context import AnyRequest, caller_of, count_password, services_of
+
+SIGN_INS = 30
+"""Sign-ins that one address may try in a minute: passwords are to be guessed slowly."""
+NEW_PASSWORDS = 120
+"""Registrations with a password that one address may send in a minute: a tenth of what one thread can hash."""
 
 
 class Token(Struct, frozen=True):
@@ -40,6 +45,8 @@ async def register(
     request: AnyRequest, data: JSONBody[PostUser], idempotency_key: IdempotencyKey = None
 ) -> Response[bytes]:
     """Register a user."""
+    if data.password is not UNSET:
+        count_password(request.scope, NEW_PASSWORDS)
     user = await services_of(request).accounts.register(
         caller_of(request.scope),
         data.name,
@@ -107,6 +114,7 @@ async def sign_in(
     request: AnyRequest, data: JSONBody[PostToken], idempotency_key: IdempotencyKey = None
 ) -> Response[bytes]:
     """Sign in."""
+    count_password(request.scope, SIGN_INS)
     token = await services_of(request).accounts.sign_in(
         data.name, data.password, once_of(request, idempotency_key, data)
     )
