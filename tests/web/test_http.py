@@ -314,9 +314,18 @@ async def test_who_hangs_up_in_the_middle_of_a_body_is_no_crash(town: Town, capl
         sent.append(message)
 
     scope: Any = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-        "path": "/user", "raw_path": b"/user", "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80), "headers": [(b"content-type", b"application/json"), (b"host", b"x")],
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/user",
+        "raw_path": b"/user",
+        "query_string": b"",
+        "root_path": "",
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "headers": [(b"content-type", b"application/json"), (b"host", b"x")],
     }
     await town.site.app(scope, receive, send)
     assert sent[0]["status"] == 400
