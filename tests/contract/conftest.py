@@ -7,7 +7,7 @@ import pytest
 
 from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
-from tests.contract.adapters import memory, sqlite
+from tests.contract.adapters import memcached, memory, sqlite
 from tests.contract.given import Given
 from tests.contract.places import CachePlace, OpenStore, RankingPlace
 
@@ -20,6 +20,8 @@ RANKINGS: Mapping[str, RankingPlace] = {
 }
 CACHES: Mapping[str, CachePlace] = {
     "memory": CachePlace(memory.open_cache),
+    "memcached": CachePlace(memcached.open_on(1)),
+    "three-memcached": CachePlace(memcached.open_on(3)),
 }
 
 

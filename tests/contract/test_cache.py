@@ -8,8 +8,9 @@ import pytest
 from rookery.ports.cache import Cache, Swap
 from tests.contract.places import CachePlace, OpenCache
 
-TTL = 60
-A, B, C = b"tl:" + bytes(range(16)), b"tl:\n\r \x00\xff" + b"b" * 11, b"c"
+TTL = 600
+KIND = b"tl:"
+A, B, C = KIND + bytes(range(16)), KIND + b"\n\r \x00\xff:" + b"b" * 10, KIND + b"c" * 16
 
 
 @pytest.fixture
@@ -94,56 +95,56 @@ async def test_thousands_of_keys_at_once(cache: Cache) -> None:
 
 async def test_a_value_lives_as_long_as_it_was_given(opened: OpenCache) -> None:
     cache = opened.cache
-    await put(cache, A, b"short", 10)
-    await put(cache, B, b"long", 20)
-    await opened.pass_time(9)
+    await put(cache, A, b"short", 100)
+    await put(cache, B, b"long", 200)
+    await opened.pass_time(90)
     assert [got and got[0] for got in await cache.get_for_swap([A, B])] == [b"short", b"long"]
-    await opened.pass_time(2)
+    await opened.pass_time(20)
     assert [got and got[0] for got in await cache.get_for_swap([A, B])] == [None, b"long"]
-    assert await cache.add_many([A, B], b"again", 10) == [True, False]
-    await opened.pass_time(10)
+    assert await cache.add_many([A, B], b"again", 100) == [True, False]
+    await opened.pass_time(100)
     assert await cache.get_many([A, B], touch=TTL) == [None, None]
 
 
 async def test_what_is_read_lives_on(opened: OpenCache) -> None:
     cache = opened.cache
     for key in (A, B):
-        await put(cache, key, b"value", 10)
+        await put(cache, key, b"value", 100)
     for _ in range(3):
-        await opened.pass_time(7)
-        assert await cache.get_many([A], touch=10) == [b"value"]
-    await opened.pass_time(11)
-    assert await cache.get_many([A, B], touch=10) == [None, None]
+        await opened.pass_time(70)
+        assert await cache.get_many([A], touch=100) == [b"value"]
+    await opened.pass_time(110)
+    assert await cache.get_many([A, B], touch=100) == [None, None]
 
 
 async def test_reading_for_a_swap_and_a_refused_add_lengthen_no_life(opened: OpenCache) -> None:
     cache = opened.cache
-    await put(cache, A, b"value", 10)
-    await opened.pass_time(8)
+    await put(cache, A, b"value", 100)
+    await opened.pass_time(80)
     assert (await cache.get_for_swap([A]))[0]
-    assert await cache.add_many([A], b"another", 100) == [False]
-    await opened.pass_time(3)
+    assert await cache.add_many([A], b"another", 1_000) == [False]
+    await opened.pass_time(30)
     assert await get(cache, A) is None
 
 
 async def test_a_swap_gives_a_new_life(opened: OpenCache) -> None:
     cache = opened.cache
-    await put(cache, A, b"claim", 10)
-    await opened.pass_time(8)
-    assert await swap(cache, A, await token_of(cache, A), b"filled", 100) is Swap.STORED
-    await opened.pass_time(90)
+    await put(cache, A, b"claim", 100)
+    await opened.pass_time(80)
+    assert await swap(cache, A, await token_of(cache, A), b"filled", 1_000) is Swap.STORED
+    await opened.pass_time(900)
     assert (await cache.get_for_swap([A]))[0]
-    await opened.pass_time(11)
+    await opened.pass_time(110)
     assert await cache.get_for_swap([A]) == [None]
 
 
 async def test_a_refused_swap_gives_no_new_life(opened: OpenCache) -> None:
     cache = opened.cache
-    await put(cache, A, b"claim", 10)
+    await put(cache, A, b"claim", 100)
     token = await token_of(cache, A)
-    await cache.prepend(b"", [A], b"+")
-    assert await swap(cache, A, token, b"filled", 100) is Swap.CHANGED
-    await opened.pass_time(11)
+    await cache.prepend(KIND, [A[3:]], b"+")
+    assert await swap(cache, A, token, b"filled", 1_000) is Swap.CHANGED
+    await opened.pass_time(110)
     assert await get(cache, A) is None
 
 
@@ -166,7 +167,7 @@ async def test_a_token_is_good_once(cache: Cache) -> None:
 
 async def test_reading_leaves_a_token_good(cache: Cache) -> None:
     await put(cache, A, b"old")
-    await cache.prepend(b"", [A], b"+")
+    await cache.prepend(KIND, [A[3:]], b"+")
     token = await token_of(cache, A)
     assert await get(cache, A) == b"+old"
     assert await cache.add_many([A], b"another", TTL) == [False]
@@ -177,7 +178,7 @@ async def test_reading_leaves_a_token_good(cache: Cache) -> None:
 async def test_after_a_prepend_a_swap_is_told_that_it_changed(cache: Cache) -> None:
     await put(cache, A, b"old")
     token = await token_of(cache, A)
-    await cache.prepend(b"", [A], b"+")
+    await cache.prepend(KIND, [A[3:]], b"+")
     assert await swap(cache, A, token, b"new") is Swap.CHANGED
     assert await get(cache, A) == b"+old"
     assert await swap(cache, A, await token_of(cache, A), b"new") is Swap.STORED
@@ -193,9 +194,9 @@ async def test_after_a_delete_a_swap_is_told_that_it_is_gone(cache: Cache) -> No
 
 
 async def test_after_its_time_a_swap_is_told_that_it_is_gone(opened: OpenCache) -> None:
-    await put(opened.cache, A, b"old", 10)
+    await put(opened.cache, A, b"old", 100)
     token = await token_of(opened.cache, A)
-    await opened.pass_time(11)
+    await opened.pass_time(110)
     assert await swap(opened.cache, A, token, b"new") is Swap.GONE
     assert await get(opened.cache, A) is None
 
@@ -207,7 +208,7 @@ async def test_a_token_from_before_a_delete_never_fits_again(cache: Cache) -> No
         for token in tokens:
             assert await swap(cache, A, token, b"stale") is Swap.CHANGED
         tokens.append(await token_of(cache, A))
-        await cache.prepend(b"", [A], b"+")
+        await cache.prepend(KIND, [A[3:]], b"+")
         tokens.append(await token_of(cache, A))
         await cache.delete([A])
     assert await get(cache, A) is None
@@ -219,7 +220,7 @@ async def test_several_swaps_are_each_their_own(cache: Cache) -> None:
     got = await cache.get_for_swap([A, B, C])
     tokens = [found[1] for found in got if found is not None]
     await cache.delete([B])
-    await cache.prepend(b"", [C], b"+")
+    await cache.prepend(KIND, [C[3:]], b"+")
     items = [(B, tokens[1], b"new"), (A, tokens[0], b"new"), (C, tokens[2], b"new")]
     assert await cache.swap(items, TTL) == [Swap.GONE, Swap.STORED, Swap.CHANGED]
     assert await cache.get_many([A, B, C], touch=TTL) == [b"new", None, b"+old"]
@@ -241,9 +242,9 @@ async def test_of_many_who_swap_at_once_one_stores(cache: Cache) -> None:
 async def test_the_last_prepended_comes_first(cache: Cache) -> None:
     await put(cache, A, b"|")
     for entry in (b"1", b"2", b"3"):
-        assert await cache.prepend(b"", [A], entry) == 1
+        assert await cache.prepend(KIND, [A[3:]], entry) == 1
     assert await get(cache, A) == b"321|"
-    assert await cache.prepend(b"", [A], b"4") == 1
+    assert await cache.prepend(KIND, [A[3:]], b"4") == 1
     assert await get(cache, A) == b"4321|"
 
 
@@ -258,19 +259,19 @@ async def test_prepending_makes_no_key_and_counts_those_there_are(cache: Cache) 
 
 
 async def test_prepending_leaves_the_age(opened: OpenCache) -> None:
-    await put(opened.cache, A, b"|", 10)
-    await opened.pass_time(8)
-    assert await opened.cache.prepend(b"", [A], b"+") == 1
-    await opened.pass_time(3)
-    assert await opened.cache.prepend(b"", [A], b"+") == 0
+    await put(opened.cache, A, b"|", 100)
+    await opened.pass_time(80)
+    assert await opened.cache.prepend(KIND, [A[3:]], b"+") == 1
+    await opened.pass_time(30)
+    assert await opened.cache.prepend(KIND, [A[3:]], b"+") == 0
     assert await get(opened.cache, A) is None
 
 
 async def test_what_was_prepended_before_a_delete_does_not_come_back(cache: Cache) -> None:
     await put(cache, A, b"|")
-    await cache.prepend(b"", [A], b"+")
+    await cache.prepend(KIND, [A[3:]], b"+")
     await cache.delete([A])
-    assert await cache.prepend(b"", [A], b"-") == 0
+    assert await cache.prepend(KIND, [A[3:]], b"-") == 0
     await put(cache, A, b"new")
     assert await get(cache, A) == b"new"
 
@@ -292,7 +293,7 @@ async def test_no_prepend_is_lost_among_swaps(cache: Cache) -> None:
 
     async def prepend(some: list[bytes]) -> None:
         for entry in some:
-            assert await cache.prepend(b"", [A], entry) == 1
+            assert await cache.prepend(KIND, [A[3:]], entry) == 1
             await asyncio.sleep(0)
 
     ordering = asyncio.create_task(keep_in_order())
@@ -323,5 +324,5 @@ async def test_reads_of_what_is_closed_are_misses(cache: Cache) -> None:
     await cache.close()
     assert await get(cache, A) is None
     assert await cache.get_for_swap([A]) == [None]
-    assert await cache.prepend(b"", [A], b"+") == 0
+    assert await cache.prepend(KIND, [A[3:]], b"+") == 0
     await cache.delete([A])

@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 IDS = [b"1", b"2", b"3"]
 KEYS = [kind + raw for kind in (b"tl:", b"ut:") for raw in IDS]
-TOUCH = 20
+TOUCH = 200
 """No time to live is longer, so that a touch never shortens one."""
-TTLS = st.sampled_from([5, 10, TOUCH])
-STEP = 3.5
-"""Seconds. No sum of such steps is a time to live, so that nothing ends at the very moment of a read."""
+TTLS = st.sampled_from([50, 100, TOUCH])
+STEP = 35
+"""Seconds. No sum of such steps is near a time to live, so that nothing ends at about the moment of a read."""
 VALUES = st.sampled_from([b"", b"value", b"another value", b"v" * 1_000])
 SOME_KEYS = st.lists(st.sampled_from(KEYS), min_size=1, max_size=4, unique=True)
 

@@ -15,12 +15,12 @@ class Swap(Enum):
 
 
 class Cache(Protocol):
-    """Bounded key-value memory. Keys are short bytes (a kind, then raw ids), values are bytes.
+    """Bounded key-value memory. A key is a kind (a few letters and a colon) and a raw id, a value is bytes.
 
     Every operation is atomic for each key, and none for several keys together. Operations on one key are seen by all in
     the order in which they were answered. Nothing is durable. Reads of a cache that can't be reached are misses and its
-    claims fail; a `prepend` or `delete` that can't be confirmed makes the old content unreachable before it returns, so
-    that what has returned is never undone. No operation raises.
+    claims fail; a `prepend` or `delete` that can't be confirmed makes the old content unreachable. Those two raise
+    `Unavailable` (`store_unavailable`) when not even that can be done, as the store is away; no other operation raises.
     """
 
     async def get_many(self, keys: Sequence[bytes], *, touch: int) -> list[bytes | None]:
@@ -40,13 +40,20 @@ class Cache(Protocol):
         ...
 
     async def prepend(self, kind: bytes, ids: Sequence[bytes], entry: bytes) -> int:
-        """Put an entry before the value of each key `kind + id` that exists; their age stays. How many existed."""
+        """Put an entry before the value of each key `kind + id` that exists; their age stays. How many existed.
+
+        A reader may be given the value without it for a second after it could not be confirmed.
+        """
         ...
 
     async def delete(self, keys: Sequence[bytes]) -> None:
         """Forget these keys. After it returned nobody is given what they held before."""
         ...
 
+    async def clear(self) -> None:
+        """Forget all keys, as `delete` does."""
+        ...
+
     async def close(self) -> None:
-        """Let go of memory and connections."""
+        """Let go of memory and connections. From then on all are misses."""
         ...

@@ -217,6 +217,19 @@ class Store(Protocol):
         """All authors who are not plainly pushed."""
         ...
 
+    # --- the epochs of caches ----------------------------------------------------------------------------------------
+
+    async def epochs(self) -> Mapping[str, int]:
+        """The epoch of each cache server that was ever given one."""
+        ...
+
+    async def raise_epoch(self, server: str, at: int) -> int:
+        """Give a cache server an epoch greater than any it had; returns it.
+
+        It is `at` (milliseconds since 1970) or more, so that none comes again when an older copy of the store does.
+        """
+        ...
+
     # --- the store itself --------------------------------------------------------------------------------------------
 
     async def secret(self) -> bytes:

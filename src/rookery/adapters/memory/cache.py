@@ -105,6 +105,10 @@ class MemoryCache:
         for key in keys:
             self._remove(key)
 
+    async def clear(self) -> None:
+        self._items.clear()
+        self._used = 0
+
     async def close(self) -> None:
         self._items.clear()
         self._used = 0

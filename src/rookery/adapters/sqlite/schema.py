@@ -69,6 +69,8 @@ CREATE TABLE ranking (
 CREATE INDEX ranking_top ON ranking (count, tweet) WHERE live AND count > 0;
 CREATE INDEX ranking_rest ON ranking (tweet) WHERE live AND count = 0;
 
+CREATE TABLE epoch (server TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
 CREATE TABLE idempotency (
     key BLOB PRIMARY KEY,
     digest BLOB NOT NULL,

@@ -146,6 +146,22 @@ class SqliteStore:
         with self._database.reading() as sql:
             return user_rows.fanout_changes(sql)
 
+    async def epochs(self) -> Mapping[str, int]:
+        with self._database.reading() as sql:
+            return dict(sql.execute("SELECT server, number FROM epoch").fetchall())
+
+    async def raise_epoch(self, server: str, at: int) -> int:
+        def step(sql: sqlite3.Connection) -> int:
+            raised = sql.execute(
+                "INSERT INTO epoch VALUES (?, ?)"
+                " ON CONFLICT (server) DO UPDATE SET number = max(number + 1, excluded.number) RETURNING number",
+                (server, at),
+            )
+            number: int = raised.fetchone()[0]
+            return number
+
+        return await self._database.write(step)
+
     async def secret(self) -> bytes:
         with self._database.reading() as sql:
             secret: bytes = sql.execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()[0]

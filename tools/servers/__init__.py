@@ -1,0 +1,11 @@
+"""Real servers on free loopback ports, for tests and for trying out: memcached, Redis, Cassandra.
+
+Each is a class whose objects start, stop, kill, pause and resume one server of their own. They end with the process
+that started them, whatever becomes of it. `python -m tools.servers` runs some until Ctrl-C.
+"""
+
+from tools.servers.installing import Missing
+from tools.servers.memcached import Memcached
+from tools.servers.redis import Redis
+
+__all__ = ["Memcached", "Missing", "Redis"]
