@@ -19,7 +19,7 @@ from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import UserRecord
 from rookery.services.callers import NOBODY, Caller
 from rookery.services.tweets import Draft
-from rookery.wiring import Rookery, open_rookery
+from rookery.wiring import Rookery, Sharing, open_rookery
 
 T = TypeVar("T")
 
@@ -60,7 +60,9 @@ class Inside:
 
     def __enter__(self) -> Self:
         self._runner.__enter__()
-        self.rookery: Rookery = self.run(self._stack.enter_async_context(open_rookery(self._settings, alone=True)))
+        self.rookery: Rookery = self.run(
+            self._stack.enter_async_context(open_rookery(self._settings, Sharing.NO_SERVER))
+        )
         self._fanout = self.run(self._start())
         return self
 

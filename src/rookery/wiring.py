@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum
 
 from litestar.types import ASGIApp
 
@@ -11,7 +12,7 @@ from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, ServerLock, SqliteRanking, SqliteStore
 from rookery.adapters.system import SystemClock
-from rookery.config import Settings
+from rookery.config import IN_PROCESS_CACHES, Settings
 from rookery.domain.errors import Unavailable
 from rookery.ports.cache import Cache
 from rookery.ports.clock import Clock
@@ -53,9 +54,19 @@ class Rookery:
     backends: Backends
 
 
+class Sharing(Enum):
+    """Who else may have the database file open."""
+
+    ANYONE = "anyone"
+    SERVERS = "servers"
+    """Other servers, if they share the cache; and who works beside servers."""
+    NO_SERVER = "no server"
+    """Only who works beside servers."""
+
+
 @asynccontextmanager
-async def open_backends(settings: Settings, *, alone: bool) -> AsyncIterator[Backends]:
-    """Open the stores that the settings name. `alone` refuses to share the database file with a server.
+async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[Backends]:
+    """Open the stores that the settings name.
 
     Raises:
         Failure: when one can't be opened.
@@ -64,15 +75,25 @@ async def open_backends(settings: Settings, *, alone: bool) -> AsyncIterator[Bac
         clock = SystemClock()
         path = settings.data / DATABASE
         try:
-            if alone:
-                stack.enter_context(ServerLock(path))
+            if sharing is not Sharing.ANYONE:
+                shared = sharing is Sharing.SERVERS and settings.cache not in IN_PROCESS_CACHES
+                stack.enter_context(ServerLock(path, shared=shared))
             database = Database(path)
         except Unavailable as error:  # whoever starts it may know the path, and needs it
             raise Unavailable(error.code, f"Can't open {path}: {error.__cause__}") from error
         stack.push_async_callback(database.close)
-        cache = MemoryCache(settings.cache_bytes, clock.monotonic)
-        stack.push_async_callback(cache.close)
-        yield Backends(SqliteStore(database, counts=True), cache, SqliteRanking(database), clock)
+        store = SqliteStore(database, counts=True)
+        yield Backends(store, await _open_cache(settings, store, clock, stack), SqliteRanking(database), clock)
+
+
+async def _open_cache(settings: Settings, store: Store, clock: Clock, stack: AsyncExitStack) -> Cache:
+    if settings.cache == "memory":
+        memory = MemoryCache(settings.cache_bytes, clock.monotonic)
+        stack.push_async_callback(memory.close)
+        return memory
+    from rookery.adapters.memcached import MemcachedCache
+
+    return await stack.enter_async_context(MemcachedCache(settings.cache_servers, store, clock))
 
 
 def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rookery:
@@ -96,9 +117,9 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rooker
 
 
 @asynccontextmanager
-async def open_rookery(settings: Settings, *, alone: bool) -> AsyncIterator[Rookery]:
+async def open_rookery(settings: Settings, sharing: Sharing) -> AsyncIterator[Rookery]:
     """Open everything, without the background jobs."""
-    async with open_backends(settings, alone=alone) as backends:
+    async with open_backends(settings, sharing) as backends:
         hasher = Argon2Hasher()
         try:
             yield join(settings, backends, hasher)
@@ -109,7 +130,7 @@ async def open_rookery(settings: Settings, *, alone: bool) -> AsyncIterator[Rook
 @asynccontextmanager
 async def open_server(settings: Settings) -> AsyncIterator[ASGIApp]:
     """The web application with its background jobs running."""
-    async with open_rookery(settings, alone=True) as rookery:
+    async with open_rookery(settings, Sharing.SERVERS) as rookery:
         jobs = [
             asyncio.create_task(rookery.fanout.run(), name="fanout"),
             asyncio.create_task(rookery.chores.run(), name="chores"),

@@ -72,6 +72,10 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     "data": [("/srv/a", "/srv/a", Path("/srv/a")), ("here", "here", Path("here"))],
     "store": [("sqlite", "sqlite", "sqlite")],
     "cache": [("memory", "memory", "memory")],
+    "cache.servers": [
+        ("a:1", ["a:1"], ("a:1",)),
+        ("10.0.0.5:11211,[::1]:2", ["10.0.0.5:11211", "[::1]:2"], ("10.0.0.5:11211", "[::1]:2")),
+    ],
     "cache.bytes": [("0", 0, 0), ("64MB", "64MB", 64_000_000), ("1 GiB", "1 GiB", 2**30)],
     "ranking": [("sqlite", "sqlite", "sqlite")],
     "auth": [("open", "open", "open"), ("token", "token", "token")],
@@ -367,8 +371,7 @@ def test_pull_threshold_in_one_process(text: str, threshold: int | None) -> None
 
 @pytest.mark.parametrize(("given", "threshold"), [("auto", 10_000), ("off", None), (0, 0), (500, 500)])
 def test_pull_threshold_with_a_shared_cache(given: Any, threshold: int | None) -> None:
-    shared: Any = "memcached"
-    settings = Settings(data=Path("/srv"), cache=shared, pull_threshold=given)
+    settings = Settings(data=Path("/srv"), cache="memcached", pull_threshold=given)
     assert settings.effective_pull_threshold == threshold
 
 

@@ -127,3 +127,8 @@ def test_every_bad_entry_of_a_list_is_named() -> None:
     (line,) = faults(environ={"ROOKERY_ALLOWED_HOSTS": "a.org, *, ,b"})
     due = "is not an IP address or a host name"
     assert line == f"allowed_hosts: '*' {due}; '' {due} (environment ROOKERY_ALLOWED_HOSTS)"
+
+
+@pytest.mark.parametrize("text", ["", "a", "a:", ":1", "a:0", "a:65536", "a:b", "::1:5", "[::1]", "a b:1", "a:1:2"])
+def test_other_addresses_are_refused(text: str) -> None:
+    assert faults({"cache.servers": [text]})

@@ -10,7 +10,7 @@ from litestar.types import ASGIApp
 
 from rookery.config import Settings
 from rookery.services.callers import ANYONE
-from rookery.wiring import open_rookery, open_server
+from rookery.wiring import Sharing, open_rookery, open_server
 
 API = "/api/v1"
 NOBODY = "00000000-0000-7000-8000-000000000000"
@@ -62,7 +62,7 @@ class Site:
 
     async def add_admin(self, name: str = "root") -> "Person":
         """As `rookery user add --admin` does beside the running server."""
-        async with open_rookery(self.settings, alone=False) as beside:
+        async with open_rookery(self.settings, Sharing.ANYONE) as beside:
             made = await beside.services.accounts.register(ANYONE, name, None, is_admin=True)
         return Person(self, {"user_id": str(made.user_id), "name": made.name, "token": made.token})
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rookery.services.callers import ANYONE
-from rookery.wiring import DATABASE, open_rookery
+from rookery.wiring import DATABASE, Sharing, open_rookery
 from tests.web.polling import eventually
 from tests.web.site import Site, done, listed, refused
 
@@ -52,7 +52,7 @@ async def test_in_open_mode_signing_out_changes_nothing(open_mode: Site) -> None
 async def test_a_token_revoked_beside_the_server_is_refused_within_a_second(site: Site) -> None:
     ada = await site.register("ada")
     assert listed(await site.get("/top", ada)) == []
-    async with open_rookery(site.settings, alone=False) as beside:
+    async with open_rookery(site.settings, Sharing.ANYONE) as beside:
         accounts = beside.services.accounts
         assert await accounts.revoke_tokens(await accounts.find_name("ada")) == 1
 
@@ -64,7 +64,7 @@ async def test_a_token_revoked_beside_the_server_is_refused_within_a_second(site
 
 async def test_a_token_given_beside_the_server_serves_at_once(site: Site) -> None:
     ada = await site.register("ada")
-    async with open_rookery(site.settings, alone=False) as beside:
+    async with open_rookery(site.settings, Sharing.ANYONE) as beside:
         accounts = beside.services.accounts
         ada.token = await accounts.give_token(await accounts.find_name("ada"))
     await ada.posts("hello")
@@ -81,7 +81,7 @@ async def test_what_is_stored_tells_neither_token_nor_password(site: Site) -> No
     ada = await site.register("ada", password=PASSWORD)
     asked = {"name": "bob"}
     bob = done(await site.post("/user", json=asked, headers={"Idempotency-Key": "a secret key of bob"}), 201)
-    async with open_rookery(site.settings, alone=False) as beside:
+    async with open_rookery(site.settings, Sharing.ANYONE) as beside:
         eve = await beside.services.accounts.register(ANYONE, "eve", None)
     stored = b"".join(path.read_bytes() for path in site.settings.data.glob(f"{DATABASE}*"))
     assert b"$argon2id$" in stored

@@ -19,7 +19,7 @@ from rookery.cli.tables import Row, Table, at_line, cell, open_table
 from rookery.domain.errors import Failure, Malformed
 from rookery.domain.users import check_name
 from rookery.services.loading import CheckedTweet, FoundTweet, Loaded, Loading, check
-from rookery.wiring import open_rookery
+from rookery.wiring import Sharing, open_rookery
 
 _BATCH = 2_000
 _SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " "}
@@ -207,11 +207,15 @@ def _load(
         done = Loaded()
         with progress(file.name, size) as moved:
             table = open_table(file, encoding=encoding, separator=separator, header=header, moved=moved)
-            async with open_rookery(settings, alone=True) as rookery:
+            async with open_rookery(settings, Sharing.NO_SERVER) as rookery:
                 backends = rookery.backends
                 loading = Loading(backends.store, backends.clock, rookery.services.top)
-                for step in steps(loading, table):
-                    done += await step
+                await backends.cache.clear()  # also now: a load that is stopped has loaded something
+                try:
+                    for step in steps(loading, table):
+                        done += await step
+                finally:
+                    await backends.cache.clear()
         return done
 
     return asyncio.run(run())

@@ -11,7 +11,7 @@ from rookery.cli.flags import Flags, read
 from rookery.cli.output import say, tell
 from rookery.domain.errors import BrokenRule
 from rookery.services.callers import ANYONE
-from rookery.wiring import Rookery, open_rookery
+from rookery.wiring import Rookery, Sharing, open_rookery
 
 _PAGE = 500
 
@@ -50,7 +50,7 @@ def add(
         if made.token:
             say(made.token)
 
-    _with_rookery(run, flags, alone=False)
+    _with_rookery(run, flags, Sharing.ANYONE)
 
 
 def listed(*, flags: Flags = None) -> None:
@@ -64,7 +64,7 @@ def listed(*, flags: Flags = None) -> None:
                 say(f"{user.name}\t{shown.user_id}\t{'admin' if user.is_admin else ''}".rstrip())
             after = page[-1].name
 
-    _with_rookery(run, flags, alone=False)
+    _with_rookery(run, flags, Sharing.ANYONE)
 
 
 def token(name: str, *, revoke: bool = False, flags: Flags = None) -> None:
@@ -86,7 +86,7 @@ def token(name: str, *, revoke: bool = False, flags: Flags = None) -> None:
         else:
             say(await accounts.give_token(user))
 
-    _with_rookery(run, flags, alone=False)
+    _with_rookery(run, flags, Sharing.ANYONE)
 
 
 def delete(name: str, *, yes: bool = False, flags: Flags = None) -> None:
@@ -108,7 +108,7 @@ def delete(name: str, *, yes: bool = False, flags: Flags = None) -> None:
         await rookery.chores.purge_user(user.id)
         tell(f"Deleted {user.name}.")
 
-    _with_rookery(run, flags, alone=True)
+    _with_rookery(run, flags, Sharing.NO_SERVER)
 
 
 def _ask_password() -> str:
@@ -117,11 +117,11 @@ def _ask_password() -> str:
     return sys.stdin.readline().rstrip("\n")
 
 
-def _with_rookery(run: Callable[[Rookery], Awaitable[None]], flags: Flags, *, alone: bool) -> None:
+def _with_rookery(run: Callable[[Rookery], Awaitable[None]], flags: Flags, sharing: Sharing) -> None:
     settings = read(flags).settings
 
     async def inside() -> None:
-        async with open_rookery(settings, alone=alone) as rookery:
+        async with open_rookery(settings, sharing) as rookery:
             await run(rookery)
 
     asyncio.run(inside())

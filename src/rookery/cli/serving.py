@@ -18,7 +18,7 @@ from rookery.config import Settings
 from rookery.domain.errors import Unavailable
 from rookery.web import logs
 from rookery.web.connections import BoundedProtocol
-from rookery.wiring import open_rookery, open_server
+from rookery.wiring import Sharing, open_rookery, open_server
 
 _STOP_SECONDS = 10
 _BACKLOG = 2_048
@@ -44,7 +44,7 @@ def recount(*, flags: Flags = None) -> None:
     settings = read(flags).settings
 
     async def run() -> None:
-        async with open_rookery(settings, alone=False) as rookery:
+        async with open_rookery(settings, Sharing.ANYONE) as rookery:
             with progress("Recounting", None) as advance:
                 found = await rookery.services.top.recount(advance)
             say(f"{found.tweets:,} tweets, {found.drifted:,} were wrong and are right now.")

@@ -1,6 +1,7 @@
 """Settings: what there is to set, and how values come from files, the environment and flags."""
 
 from rookery.config.settings import (
+    IN_PROCESS_CACHES,
     SPECS,
     ConfigError,
     FlagValue,
@@ -11,4 +12,4 @@ from rookery.config.settings import (
     reference,
 )
 
-__all__ = ["SPECS", "ConfigError", "FlagValue", "Loaded", "Settings", "Spec", "load", "reference"]
+__all__ = ["IN_PROCESS_CACHES", "SPECS", "ConfigError", "FlagValue", "Loaded", "Settings", "Spec", "load", "reference"]

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from rookery.config.values import (
+    ADDRESSES,
     BOOL,
     BYTES,
     FOLDER,
@@ -34,7 +35,7 @@ from rookery.config.values import (
 
 # A new kind of store, cache or ranking is one more word here; `wiring` says what it means.
 StoreKind = Literal["sqlite"]
-CacheKind = Literal["memory"]
+CacheKind = Literal["memory", "memcached"]
 RankingKind = Literal["sqlite"]
 
 Auth = Literal["token", "open"]
@@ -129,7 +130,10 @@ class Settings:
 
     store: StoreKind = _setting("store", one_of(StoreKind), "sqlite", "What keeps users, follows and tweets.")
     cache: CacheKind = _setting("cache", one_of(CacheKind), "memory", "What keeps timelines and tweets at hand.")
-    cache_bytes: int = _setting("cache.bytes", BYTES, "256 MiB", "Memory for the cache; 0 turns it off.")
+    cache_bytes: int = _setting("cache.bytes", BYTES, "256 MiB", "Memory for the cache in the process; 0 turns it off.")
+    cache_servers: tuple[str, ...] = _setting(
+        "cache.servers", ADDRESSES, "127.0.0.1:11211", "The memcached servers, the same for all processes."
+    )
     ranking: RankingKind = _setting("ranking", one_of(RankingKind), "sqlite", "What counts retweets.")
 
     auth: Auth = _setting("auth", one_of(Auth), "token", "open: without tokens, anyone may act as anyone.")

@@ -22,6 +22,7 @@ _UNITS = {"": 1, "b": 1} | {
 _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # the underscore is for names that containers go by
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:\[([^]]+)]|([^]\[:]+))(?::([0-9]{1,5}))?")
+_ADDRESS = re.compile(r"(?:\[([^]]+)]|([^]\[:]+)):([0-9]{1,5})")
 _OWN_PORTS = {"http": 80, "https": 443}
 
 T = TypeVar("T")
@@ -144,6 +145,14 @@ def _origin(text: str) -> str:
     return f"{origin}:{whole(1, 65535).check(int(port))}"
 
 
+def _address(text: str) -> str:
+    """`host:port`, an IPv6 host in brackets."""
+    if not (written := _ADDRESS.fullmatch(text)):
+        raise ValueError
+    host = f"[{IPv6Address(written[1])}]" if written[1] else _host(written[2])
+    return f"{host}:{whole(1, 65535).check(int(written[3]))}"
+
+
 BOOL = ValueType("true or false", _bool, lambda text: _TRUTHS.get(text.lower(), text))
 BYTES = ValueType("a size in bytes, such as 0, 64MB or 256 MiB", _size, _integer)
 THRESHOLD: ValueType[PullThreshold] = ValueType('"auto" or "off" or a whole number of at least 0', _threshold, _integer)
@@ -151,4 +160,5 @@ FOLDER = _parsed("a folder's path, written in full (~ is not expanded)", _folder
 HOST = _parsed("an IP address or a host name", _host)
 HOSTS = _list_of("IP addresses and host names", HOST)
 ORIGINS = _list_of("origins", _parsed("an origin (scheme://host or scheme://host:port)", _origin))
+ADDRESSES = _list_of("addresses", _parsed("an address (host:port)", _address))
 NETWORKS = _list_of("IP addresses and networks", _parsed("an IP address or a network such as 10.0.0.0/8", ip_network))

@@ -47,6 +47,7 @@ class _Delivery:
     author: UserId
     item: bytes
     state: FanoutState
+    in_tail: bool = False
     position: UserId | None = None
     walked: int = 0
     failures: int = 0
@@ -97,8 +98,7 @@ class Fanout:
         on with the rest, and with what failed. `state` is the author's as it was before the tweet was written.
         """
         delivery = _Delivery(author, entry(tweet, author), state)
-        await self._cache.prepend(TAIL, [author], delivery.item)
-        if state is FanoutState.PULLED or await self._try_slice(delivery):
+        if await self._try_slice(delivery):
             self.withdraw()
             return
         self._waiting.append(delivery)
@@ -182,6 +182,12 @@ class Fanout:
         return finished
 
     async def _slice(self, delivery: _Delivery) -> bool:
+        if not delivery.in_tail:
+            await self._cache.prepend(TAIL, [delivery.author], delivery.item)
+            delivery.in_tail = True
+        if delivery.state is FanoutState.PULLED:
+            delivery.done.set()
+            return True
         followers = await self._store.followers(delivery.author, delivery.position, SLICE)
         await self._cache.prepend(TIMELINE, followers, delivery.item)
         delivery.walked += len(followers)

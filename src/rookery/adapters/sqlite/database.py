@@ -31,15 +31,19 @@ BUSY_MILLIS = 5_000
 
 
 class ServerLock:
-    """Held by the one server of a file, and let go by the kernel however it ends."""
+    """Held by who serves from a file, and let go by the kernel however it ends.
 
-    def __init__(self, path: Path) -> None:
+    Alone by a server with its cache in the process, and by whoever changes what servers have cached; `shared` by
+    servers that have a cache in common.
+    """
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
         """Take it, or raise `Conflict` (`database_in_use`)."""
         with _translated():
             _make_private(path.parent)
             self._file = open(path.with_name(path.name + ".lock"), "a", opener=_open_private)  # noqa: SIM115
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
             raise Conflict("database_in_use", "A Rookery server is running on this database; stop it first.") from error
