@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from types import TracebackType
 from typing import Any, Self
@@ -64,9 +64,8 @@ class MemcachedCache:
         async def read(server: Server, epoch: int, some: At) -> None:
             after = b" v q T%d O" % touch
             commands = [b"mg %b%b%d\r\n" % (_name(epoch, keys[at]), after, at) for at in some]
-            for line, value in await server.send(b"".join(commands)):
-                if line.startswith(b"VA "):
-                    found[_opaque(line)] = value
+            for at, _, value in _hits(await server.send(b"".join(commands)), len(keys)):
+                found[at] = value
 
         await self._on_each(keys, read)
         return found
@@ -91,10 +90,9 @@ class MemcachedCache:
         async def read(server: Server, epoch: int, some: At) -> None:
             connection = server.connection
             commands = [b"mg %b v c q O%d\r\n" % (_name(epoch, keys[at]), at) for at in some]
-            for line, value in await server.send(b"".join(commands)):
-                if line.startswith(b"VA "):
-                    cas = next(part[1:] for part in line.split(b" ")[2:] if part.startswith(b"c"))
-                    found[_opaque(line)] = value, (connection, epoch, cas)
+            for at, line, value in _hits(await server.send(b"".join(commands)), len(keys)):
+                cas = next((part[1:] for part in line.split(b" ")[2:] if part.startswith(b"c")), b"0")
+                found[at] = value, (connection, epoch, cas)
 
         await self._on_each(keys, read)
         return found
@@ -128,13 +126,15 @@ class MemcachedCache:
 
         async def put(server: Server, epoch: int, some: At) -> None:
             nonlocal existed
-            before, after = b"ms " + _prefix(epoch, kind), b" %d MP q\r\n%b\r\n" % (len(entry), entry)
+            before, after = b"ms " + _prefix(epoch, kind), b"\r\n" + entry + b"\r\n"
+            flags = b" %d MP q O%%d" % len(entry)
             names = _encoded([ids[at] for at in some])
-            replies = await server.send(b"".join([before + name + after for name in names]))
-            absent = sum([line.startswith(b"NS") for line, _ in replies])
-            if absent < len(replies):  # something else was said: there is one without room, which is not named
-                absent += await self._drop_full(server, [before[3:] + name for name in names], len(entry))
-            existed += len(some) - absent
+            commands = [before + name + flags % at + after for at, name in enumerate(names)]
+            refused = _answers(await server.send(b"".join(commands)))
+            # It says the same of a key that is not there and of one that has no room, and only one may stay as it is.
+            if refused:
+                await server.send(b"".join([b"md %b%b q\r\n" % (before[3:], names[at]) for at in refused]))
+            existed += len(some) - len(refused)
 
         await self._surely(ids, put, ids)
         return existed
@@ -165,15 +165,6 @@ class MemcachedCache:
         for server in self._servers:
             server.close()
 
-    async def _drop_full(self, server: Server, names: Sequence[bytes], more: int) -> int:
-        """Delete those of some keys whose values have no room for so many bytes more; how many there were."""
-        sizes = await server.send(b"".join([b"mg %b s q O%d\r\n" % (name, at) for at, name in enumerate(names)]))
-        full = [names[_opaque(line)] for line, _ in sizes if _size(line) + more > ITEM_BYTES]
-        if not full:
-            raise Broken("a prepend was refused")
-        await server.send(b"".join([b"md %b q\r\n" % name for name in full]))
-        return len(full)
-
     # --- which server ------------------------------------------------------------------------------------------------
 
     async def _on_each(self, keys: Sequence[bytes], do: Callable[[Server, int, At], Awaitable[None]]) -> None:
@@ -185,7 +176,7 @@ class MemcachedCache:
                 try:
                     await do(server, epoch, some)
                 except Broken:
-                    return
+                    server.close()  # what came may not belong to what was asked
 
         await self._spread(keys, attempt)
 
@@ -210,6 +201,7 @@ class MemcachedCache:
                 try:
                     await do(server, epoch, some)
                 except Broken:
+                    server.close()
                     continue
                 if self._epochs.for_reading(server.address) != epoch:
                     unsettled.append(server)
@@ -265,8 +257,21 @@ def _opaque(line: bytes) -> int:
     return int(line[line.rindex(b" O") + 2 :])
 
 
-def _size(line: bytes) -> int:
-    return next(int(part[1:]) for part in line.split(b" ") if part.startswith(b"s"))
+def _hits(replies: Sequence[Reply], asked: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """The position, line and value of each hit.
+
+    Raises:
+        Broken: when one belongs to nothing that was asked.
+    """
+    for line, value in replies:
+        if line.startswith(b"VA "):
+            try:
+                at = _opaque(line)
+            except ValueError:
+                at = asked
+            if not 0 <= at < asked:
+                raise Broken("an answer to nothing that was asked")
+            yield at, line, value
 
 
 def _answers(replies: Sequence[Reply]) -> Mapping[int, bytes]:

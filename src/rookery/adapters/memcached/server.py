@@ -22,6 +22,7 @@ class Server:
 
     def __init__(self, address: str, timeout: float) -> None:
         self.address = address
+        self._dial = address
         self._timeout = timeout
         self._connection: Connection | None = None
 
@@ -78,7 +79,7 @@ class Server:
 
     async def _open(self) -> Connection:
         loop = asyncio.get_running_loop()
-        host, _, port = self.address.rpartition(":")
+        host, _, port = self._dial.rpartition(":")
         with suppress(ValueError):
             made = await loop.create_connection(lambda: Connection(self._timeout), host.strip("[]"), int(port))
             return made[1]
