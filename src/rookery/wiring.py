@@ -25,7 +25,9 @@ from rookery.services.feeds import Feeds
 from rookery.services.filling import Filler
 from rookery.services.follows import Follows
 from rookery.services.health import Health
+from rookery.services.promises import Promises
 from rookery.services.showing import Showing
+from rookery.services.sweeping import Sweeping
 from rookery.services.top import Top
 from rookery.services.tweets import Tweets
 from rookery.web.app import create_app
@@ -42,6 +44,8 @@ class Backends:
     cache: Cache
     ranking: Ranking
     clock: Clock
+    apart: bool = False
+    """Whether cache or ranking outlive the process or lie apart from the store, so that work for them is promised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Rookery:
     services: Services
     chores: Chores
     fanout: Fanout
+    promises: Promises
     backends: Backends
 
 
@@ -83,7 +88,9 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
             raise Unavailable(error.code, f"Can't open {path}: {error.__cause__}") from error
         stack.push_async_callback(database.close)
         store = SqliteStore(database, counts=True)
-        yield Backends(store, await _open_cache(settings, store, clock, stack), SqliteRanking(database), clock)
+        cache = await _open_cache(settings, store, clock, stack)
+        apart = settings.cache not in IN_PROCESS_CACHES
+        yield Backends(store, cache, SqliteRanking(database), clock, apart)
 
 
 async def _open_cache(settings: Settings, store: Store, clock: Clock, stack: AsyncExitStack) -> Cache:
@@ -101,19 +108,22 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rooker
     store, cache, ranking, clock = backends.store, backends.cache, backends.ranking, backends.clock
     filler = Filler(cache, clock)
     rules = Rules(open_mode=settings.auth == "open", registration_open=settings.registration == "open")
-    accounts = Accounts(store, filler, clock, hasher, rules)
+    promises = Promises(store, clock, needed=backends.apart)
+    accounts = Accounts(store, filler, clock, hasher, promises, rules=rules)
     showing = Showing(store, filler, ranking)
     top = Top(store, ranking, showing)
-    fanout = Fanout(store, cache, clock, settings.effective_pull_threshold)
+    fanout = Fanout(store, cache, clock, promises, settings.effective_pull_threshold)
+    sweeping = Sweeping(store, filler, clock, fanout, top, promises)
     services = Services(
         accounts=accounts,
-        follows=Follows(store, filler, clock, accounts, settings.max_followees),
-        tweets=Tweets(store, filler, clock, accounts, showing, fanout, top, settings.max_chain),
+        follows=Follows(store, filler, clock, accounts, promises, settings.max_followees),
+        tweets=Tweets(store, filler, clock, accounts, showing, fanout, top, promises, settings.max_chain),
         feeds=Feeds(store, filler, showing, clock),
         top=top,
         health=Health(store, ranking, fanout, clock),
     )
-    return Rookery(services, Chores(store, filler, clock, accounts, fanout, top), fanout, backends)
+    chores = Chores(store, filler, clock, accounts, fanout, top, sweeping)
+    return Rookery(services, chores, fanout, promises, backends)
 
 
 @asynccontextmanager
@@ -121,8 +131,10 @@ async def open_rookery(settings: Settings, sharing: Sharing) -> AsyncIterator[Ro
     """Open everything, without the background jobs."""
     async with open_backends(settings, sharing) as backends:
         hasher = Argon2Hasher()
+        rookery = join(settings, backends, hasher)
         try:
-            yield join(settings, backends, hasher)
+            yield rookery
+            await rookery.promises.flush()
         finally:
             hasher.close()
 
@@ -134,6 +146,7 @@ async def open_server(settings: Settings) -> AsyncIterator[ASGIApp]:
         jobs = [
             asyncio.create_task(rookery.fanout.run(), name="fanout"),
             asyncio.create_task(rookery.chores.run(), name="chores"),
+            asyncio.create_task(rookery.promises.run(), name="promises"),
         ]
         try:
             yield create_app(rookery.services, web_options(settings), rookery.backends.clock)
@@ -143,6 +156,7 @@ async def open_server(settings: Settings) -> AsyncIterator[ASGIApp]:
             for job in jobs:
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)
+            await rookery.promises.flush()
 
 
 def web_options(settings: Settings) -> WebOptions:

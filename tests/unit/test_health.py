@@ -31,7 +31,7 @@ class Part:
 
 
 def health_of(store: Part, ranking: Part, clock: HandClock) -> Health:
-    made = Fanout(cast("Store", store), cast("Any", None), clock, None)
+    made = Fanout(cast("Store", store), cast("Any", None), clock, cast("Any", None), None)
     return Health(cast("Store", store), cast("Ranking", ranking), made, clock)
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import TweetId, UserId
+from rookery.domain.promises import Promise
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 
@@ -46,9 +47,11 @@ class Store(Protocol):
 
     Each write is atomic and all or nothing. A write that takes `once` is recorded with it in that same step: the same
     key and digest again changes nothing and returns what the first one did, for a day; the same key with another digest
-    raises `BrokenRule` (`idempotency_key_reused`). Writes of one process take effect in the order in which they were
-    called, if each was awaited. Every method raises `Unavailable` when the store can't be reached or written; a write
-    that raised it may have taken effect only if it had a key to find that out by.
+    raises `BrokenRule` (`idempotency_key_reused`). A write that takes a `promise` puts it on the list in that same
+    step, also when there was nothing to change, but not when it is a repetition or is refused. Writes of one process
+    take effect in the order in which they were called, if each was awaited. Every method raises `Unavailable` when the
+    store can't be reached or written; a write that raised it may have taken effect only if it had a key to find that
+    out by.
 
     Lists are in descending order of id and go on below the id given (keyset pagination).
     """
@@ -79,7 +82,7 @@ class Store(Protocol):
         """Counted from rows."""
         ...
 
-    async def delete_user(self, user: UserId) -> bool:
+    async def delete_user(self, user: UserId, promise: Promise | None = None) -> bool:
         """Mark a user deleted and revoke what he signs in with; the rows stay for `purge_user`. False if he was."""
         ...
 
@@ -131,7 +134,16 @@ class Store(Protocol):
 
     # --- follows -----------------------------------------------------------------------------------------------------
 
-    async def follow(self, follower: UserId, followee: UserId, at: int, most: int, once: Once | None = None) -> bool:
+    async def follow(
+        self,
+        follower: UserId,
+        followee: UserId,
+        at: int,
+        most: int,
+        once: Once | None = None,
+        *,
+        promise: Promise | None = None,
+    ) -> bool:
         """Write that one follows another; False if he did already. `at` in milliseconds since 1970.
 
         Raises:
@@ -148,7 +160,7 @@ class Store(Protocol):
         """
         ...
 
-    async def unfollow(self, follower: UserId, followee: UserId, at: int) -> bool:
+    async def unfollow(self, follower: UserId, followee: UserId, at: int, promise: Promise | None = None) -> bool:
         """Write that one follows another no more; False if he did not."""
         ...
 
@@ -170,7 +182,9 @@ class Store(Protocol):
 
     # --- tweets ------------------------------------------------------------------------------------------------------
 
-    async def add_tweet(self, tweet: TweetRecord, most_depth: int, once: Once | None = None) -> Written:
+    async def add_tweet(
+        self, tweet: TweetRecord, most_depth: int, once: Once | None = None, promise: Promise | None = None
+    ) -> Written:
         """Write a tweet. Its root and depth are set here, from the tweet it retweets.
 
         Raises:
@@ -195,7 +209,7 @@ class Store(Protocol):
         """Each author's newest live tweets below an id, as descending timeline entries, in the order asked."""
         ...
 
-    async def delete_tweet(self, tweet: TweetId) -> Written:
+    async def delete_tweet(self, tweet: TweetId, promise: Promise | None = None) -> Written:
         """Mark a tweet deleted and forget its text. Its place in its chain stays.
 
         Raises:
@@ -215,6 +229,16 @@ class Store(Protocol):
 
     async def fanout_changes(self) -> Sequence[FanoutChange]:
         """All authors who are not plainly pushed."""
+        ...
+
+    # --- promises ----------------------------------------------------------------------------------------------------
+
+    async def promises(self, before: int, limit: int) -> Sequence[Promise]:
+        """The oldest that were made before that time (milliseconds since 1970) and are not fulfilled."""
+        ...
+
+    async def fulfil(self, promises: Sequence[bytes]) -> None:
+        """Take promises off the list, by their ids. Those that are not there are none."""
         ...
 
     # --- the epochs of caches ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from uuid import UUID
 from rookery.domain.errors import Conflict, Forbidden, Unauthenticated, unknown_user
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import UserId, parse_id
+from rookery.domain.promises import Work
 from rookery.domain.text import clean_display_name
 from rookery.domain.users import (
     NewUser,
@@ -28,6 +29,7 @@ from rookery.ports.hasher import Hasher
 from rookery.ports.store import Credentials, Store
 from rookery.services.callers import Caller
 from rookery.services.filling import AUTHOR, Filler
+from rookery.services.promises import Promises
 
 TOKEN_SECONDS = 1.0
 """How long a token is known without asking the store: a revoked one is refused within it, whoever revoked it."""
@@ -48,11 +50,14 @@ class Rules:
 class Accounts:
     """Users and what they sign in with."""
 
-    def __init__(self, store: Store, filler: Filler, clock: Clock, hasher: Hasher, rules: Rules) -> None:
+    def __init__(
+        self, store: Store, filler: Filler, clock: Clock, hasher: Hasher, promises: Promises, *, rules: Rules
+    ) -> None:
         self._store = store
         self._filler = filler
         self._clock = clock
         self._hasher = hasher
+        self._promises = promises
         self._rules = rules
         self._counts: OrderedDict[UserId, tuple[float, UserCounts]] = OrderedDict()
         self._tokens: OrderedDict[bytes, tuple[float, UserRecord]] = OrderedDict()
@@ -218,9 +223,11 @@ class Accounts:
             Forbidden: `not_yours`, for whoever is neither he nor an administrator.
         """
         caller.require_self_or_admin(user.id)
-        await self._store.delete_user(user.id)
+        promise = self._promises.make(Work.USER, user.id)
+        await self._store.delete_user(user.id, promise)
         self._tokens.clear()
         await self._filler.drop([AUTHOR + user.id])
+        self._promises.keep(promise)
 
     async def _counted(self, user: UserId) -> UserCounts:
         known = self._counts.get(user)

@@ -12,6 +12,7 @@ from rookery.ports.store import Store
 from rookery.services.accounts import Accounts
 from rookery.services.fanout import Fanout
 from rookery.services.filling import TWEET, Filler
+from rookery.services.sweeping import Sweeping
 from rookery.services.top import Top
 
 _log = logging.getLogger(__name__)
@@ -33,12 +34,14 @@ class Chores:
     accounts: Accounts
     fanout: Fanout
     top: Top
+    sweeping: Sweeping
 
     async def run(self) -> None:
         """Do them all, again and again, until cancelled."""
         turn = 0
         while True:
             await self._try(self.purge)
+            await self._try(self.sweep)
             if turn % _SELDOM == 0:
                 await self._try(self.fanout.review)
                 await self._try(self.tidy)
@@ -48,8 +51,13 @@ class Chores:
     async def do_all(self) -> None:
         """Do each once."""
         await self.purge()
+        await self.sweep()
         await self.fanout.review()
         await self.tidy()
+
+    async def sweep(self) -> None:
+        """Keep what was promised and not kept in time."""
+        await self.sweeping.sweep()
 
     async def tidy(self) -> None:
         """Forget what is past its time."""

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, UserId
+from rookery.domain.promises import Promise
 from rookery.domain.timeline import entry
 from rookery.domain.users import FanoutState
 from rookery.ports.cache import Cache
 from rookery.ports.clock import Clock
 from rookery.ports.store import FanoutChange, Store
 from rookery.services.filling import DAY_SECONDS, HOUR_SECONDS, TAIL, TIMELINE
+from rookery.services.promises import Promises
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class _Delivery:
     author: UserId
     item: bytes
     state: FanoutState
+    promise: Promise | None
     in_tail: bool = False
     position: UserId | None = None
     walked: int = 0
@@ -59,10 +62,11 @@ class _Delivery:
 class Fanout:
     """Delivers tweets. `threshold` is the number of followers above which an author is pulled; None pushes all."""
 
-    def __init__(self, store: Store, cache: Cache, clock: Clock, threshold: int | None) -> None:
+    def __init__(self, store: Store, cache: Cache, clock: Clock, promises: Promises, threshold: int | None) -> None:
         self._store = store
         self._cache = cache
         self._clock = clock
+        self._promises = promises
         self._threshold = threshold
         self._waiting: deque[_Delivery] = deque()
         self._work = asyncio.Event()
@@ -91,13 +95,14 @@ class Fanout:
         """Give an admitted delivery's place back."""
         self._places.release()
 
-    async def deliver(self, tweet: TweetId, author: UserId, state: FanoutState) -> None:
+    async def deliver(self, tweet: TweetId, author: UserId, state: FanoutState, promise: Promise | None = None) -> None:
         """Put a stored tweet, which was admitted, into its author's tail and his followers' timelines.
 
         The first thousand followers have it when this returns, and as many more as 50 ms suffice for; the worker goes
-        on with the rest, and with what failed. `state` is the author's as it was before the tweet was written.
+        on with the rest, and with what failed. `state` is the author's as it was before the tweet was written. The
+        promise is kept with the last of it.
         """
-        delivery = _Delivery(author, entry(tweet, author), state)
+        delivery = _Delivery(author, entry(tweet, author), state, promise)
         if await self._try_slice(delivery):
             self.withdraw()
             return
@@ -186,7 +191,7 @@ class Fanout:
             await self._cache.prepend(TAIL, [delivery.author], delivery.item)
             delivery.in_tail = True
         if delivery.state is FanoutState.PULLED:
-            delivery.done.set()
+            self._finish(delivery)
             return True
         followers = await self._store.followers(delivery.author, delivery.position, SLICE)
         await self._cache.prepend(TIMELINE, followers, delivery.item)
@@ -196,5 +201,9 @@ class Fanout:
             return False
         if self._threshold is not None and delivery.walked >= self._threshold and delivery.state is FanoutState.PUSHED:
             await self._store.set_fanout(delivery.author, FanoutState.PUSHED, FanoutState.RISING, self._clock.now())
-        delivery.done.set()
+        self._finish(delivery)
         return True
+
+    def _finish(self, delivery: _Delivery) -> None:
+        self._promises.keep(delivery.promise)
+        delivery.done.set()

@@ -6,12 +6,14 @@ from rookery.domain.cursors import Page, read_cursor, write_cursor
 from rookery.domain.errors import BrokenRule
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import UserId
+from rookery.domain.promises import Promise, Work
 from rookery.domain.users import User, UserRecord
 from rookery.ports.clock import Clock
 from rookery.ports.store import Store
 from rookery.services.accounts import Accounts
 from rookery.services.callers import Caller
 from rookery.services.filling import EXCEPTIONS, RELATION, TIMELINE, Filler
+from rookery.services.promises import Promises
 
 FOLLOWEES = "e"
 FOLLOWERS = "r"
@@ -25,6 +27,7 @@ class Follows:
     filler: Filler
     clock: Clock
     accounts: Accounts
+    promises: Promises
     most: int
 
     async def follow(self, caller: Caller, follower: UserRecord, followee: UserRecord, once: Once | None) -> None:
@@ -36,8 +39,9 @@ class Follows:
             Conflict: `too_many_followees`.
         """
         self._check(caller, follower.id, followee.id)
-        await self.store.follow(follower.id, followee.id, self.clock.now(), self.most, once)
-        await self._changed(follower.id, followee.id)
+        promise = self.promises.make(Work.FOLLOWS, follower.id)
+        await self.store.follow(follower.id, followee.id, self.clock.now(), self.most, once, promise=promise)
+        await self._changed(follower.id, followee.id, promise)
 
     async def is_done(self, once: Once) -> bool:
         """Whether the follow of this key was done: then it is answered alike, also if a user is gone since.
@@ -55,8 +59,9 @@ class Follows:
             BrokenRule: `self_follow`.
         """
         self._check(caller, follower.id, followee.id)
-        await self.store.unfollow(follower.id, followee.id, self.clock.now())
-        await self._changed(follower.id, followee.id)
+        promise = self.promises.make(Work.FOLLOWS, follower.id)
+        await self.store.unfollow(follower.id, followee.id, self.clock.now(), promise)
+        await self._changed(follower.id, followee.id, promise)
 
     async def followees(self, user: UserRecord, limit: int, cursor: str | None) -> Page[User]:
         """Whom a user follows, the newest members first."""
@@ -75,13 +80,18 @@ class Follows:
         if follower == followee:
             raise BrokenRule("self_follow", "A user can't follow or unfollow himself.")
 
-    async def _changed(self, follower: UserId, followee: UserId) -> None:
-        """What was made from the relation goes, in this order: a timeline filled after its drop reads the new one."""
-        await self.filler.drop([RELATION + follower, EXCEPTIONS + follower])
-        await self.filler.drop([TIMELINE + follower])
+    async def _changed(self, follower: UserId, followee: UserId, promise: Promise | None) -> None:
+        await drop_relation(self.filler, follower)
+        self.promises.keep(promise)
         self.accounts.forget_counts(follower, followee)
 
     async def _page(self, kind: str, ids: list[UserId], limit: int) -> Page[User]:
         shown = ids[:limit]
         users = await self.accounts.show_all(shown)
         return Page(users, write_cursor(kind, shown[-1]) if len(ids) > limit else None)
+
+
+async def drop_relation(filler: Filler, follower: UserId) -> None:
+    """What was made from the relation goes, in this order: a timeline filled after its drop reads the new one."""
+    await filler.drop([RELATION + follower, EXCEPTIONS + follower])
+    await filler.drop([TIMELINE + follower])

@@ -10,6 +10,7 @@ from rookery.domain.cursors import Page, foreign_cursor, read_cursor, write_curs
 from rookery.domain.errors import BrokenRule, Forbidden, Unavailable, deleted_tweet, unknown_tweet
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import ID_BYTES, TweetId
+from rookery.domain.promises import Work
 from rookery.domain.text import clean_body, clean_title
 from rookery.domain.timeline import tweet_of
 from rookery.domain.tweets import TweetRecord, in_chain, place_of
@@ -20,6 +21,7 @@ from rookery.services.accounts import Accounts
 from rookery.services.callers import Caller
 from rookery.services.fanout import Fanout
 from rookery.services.filling import TWEET, Filler
+from rookery.services.promises import Promises
 from rookery.services.showing import Showing
 from rookery.services.top import Top
 
@@ -51,6 +53,7 @@ class Tweets:
     showing: Showing
     fanout: Fanout
     top: Top
+    promises: Promises
     most_depth: int
 
     async def post(self, caller: Caller, author: UserRecord, draft: Draft, once: Once | None = None) -> bytes:
@@ -84,14 +87,15 @@ class Tweets:
             tweet = TweetRecord(
                 self.clock.new_tweet_id(), author.id, draft.title, draft.body, draft.retweet, initial=draft.initial
             )
-            written = await self.store.add_tweet(tweet, self.most_depth, once)
+            promise = self.promises.make(Work.POST, tweet.id)
+            written = await self.store.add_tweet(tweet, self.most_depth, once, promise)
         except BaseException:
             self.fanout.withdraw()
             raise
         # A repeated write is delivered and counted again: the first attempt may have ended between. Both take it once.
-        await self.fanout.deliver(written.tweet.id, author.id, author.fanout)
-        if written.owes_count:
-            await self._try(self.top.count, written.tweet)
+        if written.owes_count and not await self._try(self.top.count, written.tweet):
+            promise = None  # it stays on the list
+        await self.fanout.deliver(written.tweet.id, author.id, author.fanout, promise)
         self.accounts.forget_counts(author.id)
         # The answer is the first one's, also if the tweet was deleted since: the same request had the same text.
         return await self.showing.show_new(msgspec.structs.replace(tweet, id=written.tweet.id), author.name)
@@ -107,10 +111,11 @@ class Tweets:
         record = (await self.store.tweets([tweet])).get(tweet)
         if record is None or record.author != author.id:
             raise unknown_tweet()
-        written = await self.store.delete_tweet(tweet)
+        promise = self.promises.make(Work.DELETE, tweet)
+        written = await self.store.delete_tweet(tweet, promise)
         await self.filler.drop([TWEET + tweet])
-        if written.owes_count:
-            await self._try(self.top.uncount, written.tweet)
+        if not written.owes_count or await self._try(self.top.uncount, written.tweet):
+            self.promises.keep(promise)
         self.accounts.forget_counts(author.id)
 
     async def get(self, tweet: TweetId) -> bytes:
@@ -164,12 +169,14 @@ class Tweets:
         shown = dict(zip([record.id for record in known], await self.showing.show_records(known), strict=True))
         return {tweet: shown.get(parent) for tweet, parent in tweets.items()}
 
-    async def _try(self, count: Callable[[TweetRecord], Awaitable[None]], tweet: TweetRecord) -> None:
-        """Tell the ranking, if it can be told. Tweets go on without it, and a recount makes its counts right."""
+    async def _try(self, count: Callable[[TweetRecord], Awaitable[None]], tweet: TweetRecord) -> bool:
+        """Tell the ranking, if it can be told. Tweets go on without it, and what is promised is told later."""
         try:
             await count(tweet)
         except Unavailable:
             _log.warning("the ranking missed a count")
+            return False
+        return True
 
     async def _record(self, tweet: TweetId) -> TweetRecord:
         record = (await self.store.tweets([tweet])).get(tweet)

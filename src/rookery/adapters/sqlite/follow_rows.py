@@ -3,11 +3,12 @@
 import sqlite3
 from collections.abc import Sequence
 
-from rookery.adapters.sqlite import key_rows
+from rookery.adapters.sqlite import key_rows, promise_rows
 from rookery.adapters.sqlite.user_rows import require_live
 from rookery.domain.errors import Conflict
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import UserId
+from rookery.domain.promises import Promise
 
 UNFOLLOWS_KEPT_MILLIS = 30 * 60 * 60 * 1000
 
@@ -15,7 +16,16 @@ _NEW, _OLD = b"\x01", b"\x00"  # behind the id in the record of a key: whether t
 _ABOVE_ALL = b"\xff" * 17
 
 
-def add(sql: sqlite3.Connection, follower: UserId, followee: UserId, at: int, *, most: int, once: Once | None) -> bool:
+def add(
+    sql: sqlite3.Connection,
+    follower: UserId,
+    followee: UserId,
+    at: int,
+    *,
+    most: int,
+    once: Once | None,
+    promise: Promise | None,
+) -> bool:
     """See `Store.follow`."""
     if once and (made := key_rows.recall(sql, once)):
         return made.endswith(_NEW)
@@ -27,6 +37,7 @@ def add(sql: sqlite3.Connection, follower: UserId, followee: UserId, at: int, *,
         if sql.execute(query, (follower, most + 1)).fetchone()[0] > most:
             raise Conflict("too_many_followees", f"A user follows at most {most} others.")
         sql.execute("DELETE FROM unfollow WHERE follower = ? AND followee = ?", (follower, followee))
+    promise_rows.add(sql, promise)
     if once:
         key_rows.record(sql, once, followee + (_NEW if inserted else _OLD))
     return bool(inserted)

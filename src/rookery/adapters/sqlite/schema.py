@@ -69,6 +69,12 @@ CREATE TABLE ranking (
 CREATE INDEX ranking_top ON ranking (count, tweet) WHERE live AND count > 0;
 CREATE INDEX ranking_rest ON ranking (tweet) WHERE live AND count = 0;
 
+CREATE TABLE pending (
+    id BLOB PRIMARY KEY,
+    work INTEGER NOT NULL,
+    subject BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE epoch (server TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE idempotency (

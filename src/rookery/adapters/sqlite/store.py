@@ -4,10 +4,11 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from rookery.adapters.sqlite import follow_rows, key_rows, tweet_rows, user_rows
+from rookery.adapters.sqlite import follow_rows, key_rows, promise_rows, tweet_rows, user_rows
 from rookery.adapters.sqlite.database import Database
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import ID_BYTES, TweetId, UserId
+from rookery.domain.promises import Promise
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.store import Below, Credentials, FanoutChange, Written
@@ -47,8 +48,12 @@ class SqliteStore:
             return counted
         return await self._database.read_long(lambda sql: user_rows.counts(sql, user))
 
-    async def delete_user(self, user: UserId) -> bool:
-        return await self._database.write(lambda sql: user_rows.delete(sql, user))
+    async def delete_user(self, user: UserId, promise: Promise | None = None) -> bool:
+        def step(sql: sqlite3.Connection) -> bool:
+            promise_rows.add(sql, promise)
+            return user_rows.delete(sql, user)
+
+        return await self._database.write(step)
 
     async def users_to_purge(self, limit: int) -> Sequence[UserId]:
         with self._database.reading() as sql:
@@ -89,16 +94,29 @@ class SqliteStore:
             made = key_rows.recall(sql, once)
             return made[:ID_BYTES] if made else None
 
-    async def follow(self, follower: UserId, followee: UserId, at: int, most: int, once: Once | None = None) -> bool:
+    async def follow(
+        self,
+        follower: UserId,
+        followee: UserId,
+        at: int,
+        most: int,
+        once: Once | None = None,
+        *,
+        promise: Promise | None = None,
+    ) -> bool:
         return await self._database.write(
-            lambda sql: follow_rows.add(sql, follower, followee, at, most=most, once=once)
+            lambda sql: follow_rows.add(sql, follower, followee, at, most=most, once=once, promise=promise)
         )
 
     async def add_follows(self, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
         return await self._database.write(lambda sql: follow_rows.add_many(sql, pairs, at))
 
-    async def unfollow(self, follower: UserId, followee: UserId, at: int) -> bool:
-        return await self._database.write(lambda sql: follow_rows.remove(sql, follower, followee, at))
+    async def unfollow(self, follower: UserId, followee: UserId, at: int, promise: Promise | None = None) -> bool:
+        def step(sql: sqlite3.Connection) -> bool:
+            promise_rows.add(sql, promise)
+            return follow_rows.remove(sql, follower, followee, at)
+
+        return await self._database.write(step)
 
     async def followees(self, user: UserId, below: UserId | None, limit: int) -> Sequence[UserId]:
         with self._database.reading() as sql:
@@ -118,8 +136,12 @@ class SqliteStore:
         with self._database.reading() as sql:
             return follow_rows.unfollowed_since(sql, user, since)
 
-    async def add_tweet(self, tweet: TweetRecord, most_depth: int, once: Once | None = None) -> Written:
-        return await self._database.write(lambda sql: tweet_rows.add(sql, tweet, most_depth, once, counts=self._counts))
+    async def add_tweet(
+        self, tweet: TweetRecord, most_depth: int, once: Once | None = None, promise: Promise | None = None
+    ) -> Written:
+        return await self._database.write(
+            lambda sql: tweet_rows.add(sql, tweet, most_depth, once, promise, counts=self._counts)
+        )
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
         return await self._database.write(lambda sql: tweet_rows.add_many(sql, tweets, counts=self._counts))
@@ -132,8 +154,12 @@ class SqliteStore:
         with self._database.reading() as sql:
             return tweet_rows.tails(sql, wanted, limit)
 
-    async def delete_tweet(self, tweet: TweetId) -> Written:
-        return await self._database.write(lambda sql: tweet_rows.delete(sql, tweet, counts=self._counts))
+    async def delete_tweet(self, tweet: TweetId, promise: Promise | None = None) -> Written:
+        def step(sql: sqlite3.Connection) -> Written:
+            promise_rows.add(sql, promise)
+            return tweet_rows.delete(sql, tweet, counts=self._counts)
+
+        return await self._database.write(step)
 
     async def walk_tweets(self, after: TweetId, limit: int) -> Sequence[TweetRecord]:
         with self._database.reading() as sql:
@@ -145,6 +171,13 @@ class SqliteStore:
     async def fanout_changes(self) -> Sequence[FanoutChange]:
         with self._database.reading() as sql:
             return user_rows.fanout_changes(sql)
+
+    async def promises(self, before: int, limit: int) -> Sequence[Promise]:
+        with self._database.reading() as sql:
+            return promise_rows.oldest(sql, before, limit)
+
+    async def fulfil(self, promises: Sequence[bytes]) -> None:
+        await self._database.write(lambda sql: promise_rows.remove(sql, promises))
 
     async def epochs(self) -> Mapping[str, int]:
         with self._database.reading() as sql:

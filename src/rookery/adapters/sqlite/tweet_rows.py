@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rookery.adapters.sqlite import count_rows, key_rows
+from rookery.adapters.sqlite import count_rows, key_rows, promise_rows
 from rookery.adapters.sqlite.user_rows import chunks, marks, require_live
 from rookery.domain.errors import Conflict, deleted_tweet, unknown_tweet
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import TweetId, UserId
+from rookery.domain.promises import Promise
 from rookery.domain.timeline import entry
 from rookery.domain.tweets import TweetRecord, link_of
 from rookery.ports.store import Below, Written
@@ -52,7 +53,15 @@ def _insert(sql: sqlite3.Connection, tweet: TweetRecord) -> bool:
     return bool(inserted.rowcount)
 
 
-def add(sql: sqlite3.Connection, tweet: TweetRecord, most_depth: int, once: Once | None, *, counts: bool) -> Written:
+def add(
+    sql: sqlite3.Connection,
+    tweet: TweetRecord,
+    most_depth: int,
+    once: Once | None,
+    promise: Promise | None,
+    *,
+    counts: bool,
+) -> Written:
     """See `Store.add_tweet`. With `counts` the ranking in this file is told in the same transaction."""
     if once and (made := key_rows.recall(sql, once)):
         first = by_ids(sql, [TweetId(made)])[TweetId(made)]
@@ -63,6 +72,7 @@ def add(sql: sqlite3.Connection, tweet: TweetRecord, most_depth: int, once: Once
     elif tweet.root or tweet.depth:
         tweet = msgspec.structs.replace(tweet, root=None, depth=0)
     _insert(sql, tweet)
+    promise_rows.add(sql, promise)
     if once:
         key_rows.record(sql, once, tweet.id)
     return Written(tweet, owes_count=not (counts and count_rows.add(sql, link_of(tweet))))

@@ -1,0 +1,27 @@
+"""Promises: what a write owes to caches and ranking, written down with it, so that a crash between loses nothing."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Work(IntEnum):
+    """What is to be done about a subject. Each can be done twice."""
+
+    POST = 1
+    """A tweet is to be counted and brought to its author's followers."""
+    DELETE = 2
+    """A tweet is to be dropped from the cache and taken back along its chain."""
+    FOLLOWS = 3
+    """What is cached of a user's followees is to be dropped."""
+    USER = 4
+    """What is cached of a user is to be dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Work that was promised. The id is a UUIDv7 of when."""
+
+    id: bytes
+    work: Work
+    subject: bytes
+    """A user's or tweet's id."""

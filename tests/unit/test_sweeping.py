@@ -1,0 +1,177 @@
+"""Promises: made with a write, kept at once, and swept up by anyone when their maker died or something was away."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from rookery.adapters.argon2 import Argon2Hasher
+from rookery.adapters.memory import MemoryCache
+from rookery.adapters.sqlite import Database, SqliteRanking, SqliteStore
+from rookery.config import Settings
+from rookery.domain.errors import Unavailable
+from rookery.domain.ids import TweetId, parse_id
+from rookery.domain.promises import Work
+from rookery.domain.users import UserRecord
+from rookery.ports.cache import Cache
+from rookery.ports.ranking import Ranking
+from rookery.ports.store import Store
+from rookery.services.callers import ANYONE
+from rookery.services.sweeping import OVERDUE_MILLIS
+from rookery.services.tweets import Draft
+from rookery.wiring import Backends, Rookery, join
+from tests.interleaving import HandClock
+
+
+def id_of(posted: bytes) -> TweetId:
+    return TweetId(parse_id(posted[7:43].decode()))
+
+
+class Away:
+    """Stands before a cache or ranking, which fails while it is away."""
+
+    def __init__(self, inner: object) -> None:
+        self.inner = inner
+        self.is_away = False
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: object, **kwargs: object) -> object:
+            if self.is_away:
+                raise Unavailable("away", "away")
+            return await getattr(self.inner, name)(*args, **kwargs)
+
+        return call
+
+
+class Town:
+    """Two processes on one store, cache and ranking; the first one's ways to cache and ranking can be cut."""
+
+    def __init__(self, one: Rookery, other: Rookery, cache: Away, ranking: Away, clock: HandClock) -> None:
+        self.one, self.other = one, other
+        self.cache, self.ranking = cache, ranking
+        self.clock = clock
+
+    async def user(self, name: str, *following: str) -> UserRecord:
+        made = await self.one.services.accounts.find_or_make(ANYONE, name)
+        for followee in following:
+            found = await self.one.services.accounts.find_name(followee)
+            await self.one.services.follows.follow(ANYONE, made, found, None)
+        return made
+
+    async def feed(self, user: UserRecord) -> list[str]:
+        page = await self.other.services.feeds.home(user.id, 10, None)
+        return [item.split(b'"body":"')[1].split(b'"')[0].decode() for item in page.items]
+
+    async def sweep(self) -> int:
+        self.clock.millis += OVERDUE_MILLIS + 1
+        swept = await self.other.chores.sweeping.sweep()
+        await self.other.promises.flush()
+        return swept
+
+    async def promised(self) -> list[Work]:
+        await self.one.promises.flush()
+        found = await self.one.backends.store.promises(self.clock.now() + 1_000, 100)
+        return sorted(promise.work for promise in found)
+
+
+@asynccontextmanager
+async def town_in(folder: Path) -> AsyncIterator[Town]:
+    clock = HandClock()
+    files = Database(folder / "store.db"), Database(folder / "ranking.db")
+    store = SqliteStore(files[0], counts=False)
+    shared, ranking = MemoryCache(1 << 20, clock.monotonic), SqliteRanking(files[1])
+    cut_cache, cut_ranking = Away(shared), Away(ranking)
+    settings = Settings(data=folder, auth="open")
+    hasher = Argon2Hasher()
+    cut = cast("Store", store), cast("Cache", cut_cache), cast("Ranking", cut_ranking), clock, True
+    try:
+        one = join(settings, Backends(*cut), hasher)
+        other = join(settings, Backends(store, shared, ranking, clock, apart=True), hasher)
+        yield Town(one, other, cut_cache, cut_ranking, clock)
+    finally:
+        hasher.close()
+        for file in files:
+            await file.close()
+
+
+@pytest.fixture
+async def town(tmp_path: Path) -> AsyncIterator[Town]:
+    async with town_in(tmp_path) as town:
+        yield town
+
+
+async def test_what_was_kept_is_not_swept(town: Town) -> None:
+    ada = await town.user("ada")
+    bob = await town.user("bob", "ada")
+    await town.one.services.tweets.post(ANYONE, ada, Draft("", "hello"))
+    await town.one.services.follows.unfollow(ANYONE, bob, ada)
+    assert await town.promised() == []
+    assert await town.sweep() == 0
+
+
+async def test_a_tweet_whose_fanout_and_count_never_came_is_delivered_and_counted_once(town: Town) -> None:
+    ada = await town.user("ada")
+    bob = await town.user("bob", "ada")
+    root = await town.one.services.tweets.post(ANYONE, ada, Draft("", "root"))
+    assert await town.feed(bob) == ["root"]
+    town.cache.is_away = town.ranking.is_away = True
+    original = id_of(root)
+    await town.one.services.tweets.post(ANYONE, ada, Draft("", "retweet", original))
+    assert await town.promised() == [Work.POST]
+    assert await town.feed(bob) == ["root"]
+    assert await town.sweep() == 1
+    assert await town.feed(bob) == ["retweet", "root"]
+    assert await town.other.backends.ranking.counts([original]) == [1]
+    assert await town.sweep() == 0
+    assert await town.other.backends.ranking.counts([original]) == [1]
+
+
+async def test_a_delete_that_was_cut_off_is_swept(town: Town) -> None:
+    ada = await town.user("ada")
+    bob = await town.user("bob", "ada")
+    posted = await town.one.services.tweets.post(ANYONE, ada, Draft("", "gone"))
+    tweet = id_of(posted)
+    again = await town.one.services.tweets.post(ANYONE, bob, Draft("", "", tweet))
+    retweet = id_of(again)
+    assert await town.feed(bob) == ["gone"]
+    town.cache.is_away = town.ranking.is_away = True
+    for author, one in ((ada, tweet), (bob, retweet)):
+        with pytest.raises(Unavailable):
+            await town.one.services.tweets.delete(ANYONE, author, one)
+    assert await town.promised() == [Work.DELETE, Work.DELETE]
+    assert await town.sweep() == 2
+    assert await town.feed(bob) == []
+    assert await town.other.backends.ranking.counts([tweet]) == [0]
+    assert await town.other.backends.ranking.top(10) == []
+
+
+async def test_follows_and_users_that_were_cut_off_are_swept(town: Town) -> None:
+    ada, eve = await town.user("ada"), await town.user("eve")
+    bob = await town.user("bob", "ada", "eve")
+    for author in (ada, eve):
+        await town.one.services.tweets.post(ANYONE, author, Draft("", author.name))
+    assert await town.feed(bob) == ["eve", "ada"]
+    town.cache.is_away = True
+    with pytest.raises(Unavailable):
+        await town.one.services.follows.unfollow(ANYONE, bob, ada)
+    with pytest.raises(Unavailable):
+        await town.one.services.accounts.delete(ANYONE, eve)
+    assert await town.feed(bob) == ["eve", "ada"]
+    assert await town.promised() == [Work.FOLLOWS, Work.USER]
+    assert await town.sweep() == 2
+    assert await town.feed(bob) == []
+
+
+async def test_what_can_not_be_kept_yet_stays_and_holds_up_nobody(town: Town) -> None:
+    ada = await town.user("ada")
+    town.ranking.is_away = True
+    await town.one.services.tweets.post(ANYONE, ada, Draft("", "uncounted"))
+    assert await town.promised() == [Work.POST]
+    town.clock.millis += OVERDUE_MILLIS + 1
+    assert await town.one.chores.sweeping.sweep() == 0, "it is away for this one still"
+    assert await town.promised() == [Work.POST]
+    town.ranking.is_away = False
+    assert await town.one.chores.sweeping.sweep() == 1
+    assert await town.promised() == []
