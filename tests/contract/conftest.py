@@ -7,7 +7,7 @@ import pytest
 
 from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
-from tests.contract.adapters import memcached, memory, sqlite
+from tests.contract.adapters import memcached, memory, redis, sqlite
 from tests.contract.given import Given
 from tests.contract.places import CachePlace, OpenStore, RankingPlace
 
@@ -17,6 +17,7 @@ STORES: Mapping[str, OpenStore] = {
 }
 RANKINGS: Mapping[str, RankingPlace] = {
     "sqlite": RankingPlace(sqlite.open_ranking, sqlite.damage),
+    "redis": RankingPlace(redis.open_ranking, redis.damage),
 }
 CACHES: Mapping[str, CachePlace] = {
     "memory": CachePlace(memory.open_cache),

@@ -1,0 +1,5 @@
+"""The ranking in Redis."""
+
+from rookery.adapters.redis.ranking import RedisRanking
+
+__all__ = ["RedisRanking"]

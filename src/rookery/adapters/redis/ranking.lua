@@ -1,0 +1,175 @@
+#!lua name=rookery
+
+-- The counts along chains, as functions: each is atomic and one round trip, however long the chain.
+--
+-- All keys begin with one base, which holds their hash tag. <base>meta tells which generation is read ("gen"), and which
+-- one a recount is building ("next"), if any: changes go to both. A generation has
+--   <base><generation>:l  hash  tweet -> state, parent, initial count (see row_of)
+--   <base><generation>:c  hash  tweet -> count
+--   <base><generation>:t  zset  live tweets by count; those with equal counts lie in the order of their ids
+
+local VERSION = 1
+local LIVE, GONE = '1', '0'
+local NOBODY = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' -- no library is at hand while this is loaded
+local LONGEST = 100000 -- steps of a walk: far more than a chain may have, so that a broken one ends
+
+local function row_of(state, parent, initial)
+    return state .. (parent == '' and NOBODY or parent) .. initial
+end
+
+local function parent_of(row)
+    local parent = string.sub(row, 2, 17)
+    if parent ~= NOBODY then return parent end
+end
+
+local function is_live(row)
+    return string.sub(row, 1, 1) == LIVE
+end
+
+local function generations(base)
+    local found = redis.call('HMGET', base .. 'meta', 'gen', 'next')
+    local all = {base .. (found[1] or '0') .. ':'}
+    if found[2] then all[2] = base .. found[2] .. ':' end
+    return all
+end
+
+local function change_above(g, tweet, by)
+    for _ = 1, LONGEST do
+        local row = redis.call('HGET', g .. 'l', tweet)
+        if not row then return end
+        local count = redis.call('HINCRBY', g .. 'c', tweet, by)
+        if is_live(row) then redis.call('ZADD', g .. 't', count, tweet) end
+        tweet = parent_of(row)
+        if not tweet then return end
+    end
+end
+
+local function insert(g, tweet, parent, initial, state)
+    redis.call('HSET', g .. 'l', tweet, row_of(state, parent, initial))
+    redis.call('HSET', g .. 'c', tweet, initial)
+    if state == LIVE then redis.call('ZADD', g .. 't', initial, tweet) end
+end
+
+local function add(g, tweet, parent, initial, state)
+    if redis.call('HEXISTS', g .. 'l', tweet) == 1 then return end
+    insert(g, tweet, parent, initial, state)
+    if state == LIVE and parent ~= '' then change_above(g, parent, 1) end
+end
+
+local function remove(g, tweet, parent, initial)
+    local row = redis.call('HGET', g .. 'l', tweet)
+    if not row then
+        insert(g, tweet, parent, initial, GONE)
+    elseif is_live(row) then
+        redis.call('HSET', g .. 'l', tweet, GONE .. string.sub(row, 2))
+        redis.call('ZREM', g .. 't', tweet)
+        if parent ~= '' then change_above(g, parent, -1) end
+    end
+end
+
+local function change(keys, args, apply)
+    local all = generations(keys[1])
+    if args[2] ~= '' then
+        for _, g in ipairs(all) do
+            if redis.call('HEXISTS', g .. 'l', args[2]) == 0 then return 0 end
+        end
+    end
+    for _, g in ipairs(all) do apply(g, args[1], args[2], args[3], args[4]) end
+    return 1
+end
+
+-- tweet, parent or '', initial count, state: 1 if done, 0 if a tweet of its chain is missing
+redis.register_function('rookery_add', function(keys, args) return change(keys, args, add) end)
+redis.register_function('rookery_remove', function(keys, args) return change(keys, args, remove) end)
+
+redis.register_function{
+    function_name = 'rookery_version', flags = {'no-writes'}, callback = function() return VERSION end
+}
+
+-- tweets: their counts
+redis.register_function{
+    function_name = 'rookery_counts', flags = {'no-writes'}, callback = function(keys, args)
+        return redis.call('HMGET', generations(keys[1])[1] .. 'c', unpack(args))
+    end
+}
+
+-- limit: tweets and counts, those that lead first
+redis.register_function{
+    function_name = 'rookery_top', flags = {'no-writes'}, callback = function(keys, args)
+        return redis.call('ZREVRANGE', generations(keys[1])[1] .. 't', 0, args[1] - 1, 'WITHSCORES')
+    end
+}
+
+-- limit, count and tweet to go on behind: the same. The place is found by putting the tweet there for a moment.
+redis.register_function('rookery_top_behind', function(keys, args)
+    local top = generations(keys[1])[1] .. 't'
+    local before = redis.call('ZSCORE', top, args[3])
+    redis.call('ZADD', top, args[2], args[3])
+    local rank = redis.call('ZREVRANK', top, args[3])
+    local found = redis.call('ZREVRANGE', top, rank + 1, rank + args[1], 'WITHSCORES')
+    if before then redis.call('ZADD', top, before, args[3]) else redis.call('ZREM', top, args[3]) end
+    return found
+end)
+
+-- Recounting: begin (now, patience in seconds) -> generation, or 0 while another is at it; replay; compare; swap.
+
+local function drop(base, generation)
+    if generation then
+        local g = base .. generation .. ':'
+        redis.call('UNLINK', g .. 'l', g .. 'c', g .. 't')
+    end
+end
+
+redis.register_function('rookery_begin', function(keys, args)
+    local base, meta = keys[1], keys[1] .. 'meta'
+    local found = redis.call('HMGET', meta, 'next', 'touched')
+    if found[1] and tonumber(args[1]) - tonumber(found[2]) < tonumber(args[2]) then return 0 end
+    drop(base, found[1])
+    local generation = redis.call('HINCRBY', meta, 'last', 1)
+    redis.call('HSET', meta, 'next', generation, 'touched', args[1])
+    return generation
+end)
+
+-- generation, now, then tweet, parent, initial count, state of each: the positions of those whose parent is missing
+redis.register_function('rookery_replay', function(keys, args)
+    local base, meta = keys[1], keys[1] .. 'meta'
+    if redis.call('HGET', meta, 'next') ~= args[1] then return redis.error_reply('STALE another recount began') end
+    redis.call('HSET', meta, 'touched', args[2])
+    local g, missing = base .. args[1] .. ':', {}
+    for at = 3, #args, 4 do
+        local parent = args[at + 1]
+        if parent ~= '' and redis.call('HEXISTS', g .. 'l', parent) == 0 then
+            table.insert(missing, (at - 3) / 4)
+        else
+            add(g, args[at], parent, args[at + 2], args[at + 3])
+        end
+    end
+    return missing
+end)
+
+-- generation, tweets: those that differ between it and the one that is read
+redis.register_function{
+    function_name = 'rookery_compare', flags = {'no-writes'}, callback = function(keys, args)
+        local old, new = generations(keys[1])[1], keys[1] .. args[1] .. ':'
+        local differ = {}
+        for at = 2, #args do
+            local tweet = args[at]
+            if redis.call('HGET', old .. 'l', tweet) ~= redis.call('HGET', new .. 'l', tweet)
+                or redis.call('HGET', old .. 'c', tweet) ~= redis.call('HGET', new .. 'c', tweet) then
+                table.insert(differ, tweet)
+            end
+        end
+        return differ
+    end
+}
+
+-- generation: it is the one that is read from now on
+redis.register_function('rookery_swap', function(keys, args)
+    local base, meta = keys[1], keys[1] .. 'meta'
+    local found = redis.call('HMGET', meta, 'gen', 'next')
+    if found[2] ~= args[1] then return redis.error_reply('STALE another recount began') end
+    redis.call('HSET', meta, 'gen', args[1])
+    redis.call('HDEL', meta, 'next', 'touched')
+    drop(base, found[1] or '0')
+    return 1
+end)
