@@ -12,7 +12,7 @@ from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, ServerLock, SqliteRanking, SqliteStore
 from rookery.adapters.system import SystemClock
-from rookery.config import IN_PROCESS_CACHES, Settings
+from rookery.config import IN_PROCESS_CACHES, IN_STORE_RANKINGS, Settings
 from rookery.domain.errors import Unavailable
 from rookery.ports.cache import Cache
 from rookery.ports.clock import Clock
@@ -87,10 +87,20 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
         except Unavailable as error:  # whoever starts it may know the path, and needs it
             raise Unavailable(error.code, f"Can't open {path}: {error.__cause__}") from error
         stack.push_async_callback(database.close)
-        store = SqliteStore(database, counts=True)
+        in_store = settings.ranking in IN_STORE_RANKINGS
+        store = SqliteStore(database, counts=in_store)
         cache = await _open_cache(settings, store, clock, stack)
-        apart = settings.cache not in IN_PROCESS_CACHES
-        yield Backends(store, cache, SqliteRanking(database), clock, apart)
+        ranking = SqliteRanking(database) if in_store else _open_redis(settings, clock, stack)
+        apart = not in_store or settings.cache not in IN_PROCESS_CACHES
+        yield Backends(store, cache, ranking, clock, apart)
+
+
+def _open_redis(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
+    from rookery.adapters.redis import RedisRanking
+
+    ranking = RedisRanking(settings.ranking_servers[0], clock)
+    stack.push_async_callback(ranking.close)
+    return ranking
 
 
 async def _open_cache(settings: Settings, store: Store, clock: Clock, stack: AsyncExitStack) -> Cache:

@@ -132,3 +132,8 @@ def test_every_bad_entry_of_a_list_is_named() -> None:
 @pytest.mark.parametrize("text", ["", "a", "a:", ":1", "a:0", "a:65536", "a:b", "::1:5", "[::1]", "a b:1", "a:1:2"])
 def test_other_addresses_are_refused(text: str) -> None:
     assert faults({"cache.servers": [text]})
+
+
+def test_there_is_a_server_for_each_part() -> None:
+    assert faults({"cache.servers": []}) == ("cache.servers: name a server (flag --cache-servers)",)
+    assert faults({"ranking.servers": ["a:1", "b:2"]}) == ("ranking.servers: name one server (flag --ranking-servers)",)

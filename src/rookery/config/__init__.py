@@ -2,6 +2,7 @@
 
 from rookery.config.settings import (
     IN_PROCESS_CACHES,
+    IN_STORE_RANKINGS,
     SPECS,
     ConfigError,
     FlagValue,
@@ -12,4 +13,15 @@ from rookery.config.settings import (
     reference,
 )
 
-__all__ = ["IN_PROCESS_CACHES", "SPECS", "ConfigError", "FlagValue", "Loaded", "Settings", "Spec", "load", "reference"]
+__all__ = [
+    "IN_PROCESS_CACHES",
+    "IN_STORE_RANKINGS",
+    "SPECS",
+    "ConfigError",
+    "FlagValue",
+    "Loaded",
+    "Settings",
+    "Spec",
+    "load",
+    "reference",
+]

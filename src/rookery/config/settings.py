@@ -36,7 +36,7 @@ from rookery.config.values import (
 # A new kind of store, cache or ranking is one more word here; `wiring` says what it means.
 StoreKind = Literal["sqlite"]
 CacheKind = Literal["memory", "memcached"]
-RankingKind = Literal["sqlite"]
+RankingKind = Literal["sqlite", "redis"]
 
 Auth = Literal["token", "open"]
 Reads = Literal["public", "token"]
@@ -51,6 +51,7 @@ DEFAULT_FILE = Path("/etc/rookery/rookery.toml")
 ENV_PREFIX = "ROOKERY_"
 FILE_VARIABLE = "ROOKERY_CONFIG"
 
+IN_STORE_RANKINGS: frozenset[str] = frozenset({"sqlite"})
 # With a cache in the process only resident timelines are walked, so even a celebrity's tweet is cheap to push.
 IN_PROCESS_CACHES: frozenset[str] = frozenset({"memory"})
 CELEBRITY_FOLLOWERS = 10_000
@@ -135,6 +136,9 @@ class Settings:
         "cache.servers", ADDRESSES, "127.0.0.1:11211", "The memcached servers, the same for all processes."
     )
     ranking: RankingKind = _setting("ranking", one_of(RankingKind), "sqlite", "What counts retweets.")
+    ranking_servers: tuple[str, ...] = _setting(
+        "ranking.servers", ADDRESSES, "127.0.0.1:6379", "The Redis server that counts; one, until clusters are known."
+    )
 
     auth: Auth = _setting("auth", one_of(Auth), "token", "open: without tokens, anyone may act as anyone.")
     open_on_network: bool = _setting("open_on_network", BOOL, "false", "Allow auth = open to other machines.")
@@ -236,6 +240,10 @@ def load(*, flags: Mapping[str, FlagValue], environ: Mapping[str, str], file: Pa
         except ValueError as error:
             faults.append(f"{name}: {error} ({given.source})")
             faulty.add(name)
+    if "ranking.servers" not in faulty and len(values["ranking.servers"]) != 1:
+        faults.append(f"ranking.servers: name one server ({sources['ranking.servers']})")
+    if "cache.servers" not in faulty and not values["cache.servers"]:
+        faults.append(f"cache.servers: name a server ({sources['cache.servers']})")
     if not faulty & {"auth", "host", "open_on_network"}:
         faults.extend(_open_to_strangers(values, sources))
     if faults:

@@ -190,7 +190,8 @@ class RedisRanking:
             except ResponseError:
                 there = 0
             if there > VERSION:
-                raise Conflict("ranking_too_new", f"The ranking's functions are of version {there}; we know {VERSION}.")
+                _log.error("Redis has functions of version %d, we know %d: use a newer Rookery", there, VERSION)
+                raise _unavailable(None)
             if there < VERSION:
                 await self._redis.function_load(_LIBRARY, replace=True)
             self._loaded = True
