@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     Bundle,
@@ -18,8 +19,11 @@ from hypothesis.stateful import (
 )
 
 from rookery.adapters.argon2 import Argon2Hasher
+from rookery.adapters.memcached import MemcachedCache
 from rookery.adapters.memory import MemoryCache
+from rookery.adapters.redis import RedisRanking
 from rookery.adapters.sqlite import SqliteRanking, SqliteStore
+from rookery.adapters.system import SystemClock
 from rookery.config import Settings
 from rookery.domain.ids import TweetId, parse_id
 from rookery.domain.users import UserRecord
@@ -27,6 +31,9 @@ from rookery.services import fanout
 from rookery.services.callers import ANYONE
 from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
+from tests.contract.adapters.memcached import PERIOD, StillClock, servers
+from tests.contract.adapters.redis import base_of
+from tests.contract.adapters.redis import server as redis_server
 from tests.interleaving import HandClock, InlineDatabase
 from tests.model import Model
 
@@ -56,12 +63,21 @@ class Histories(RuleBasedStateMachine):
     def start(self, cache: int, threshold: int | None) -> None:
         path = Path(self.folder.name)
         self.database = InlineDatabase(path / "rookery.db")
-        self.cache = MemoryCache(cache, self.clock.monotonic)
-        backends = Backends(
-            SqliteStore(self.database, counts=True), self.cache, SqliteRanking(self.database), self.clock
-        )
+        backends = self.do(self.open(cache))
         chosen = Settings(data=path, auth="open", pull_threshold="off" if threshold is None else threshold)
         self.rookery: Rookery = join(chosen, backends, self.hasher)
+
+    async def open(self, cache: int) -> Backends:
+        """The cache and ranking of the process that starts."""
+        memory = MemoryCache(cache, self.clock.monotonic)
+        return Backends(SqliteStore(self.database, counts=True), memory, SqliteRanking(self.database), self.clock)
+
+    async def close(self) -> None:
+        """The process ends."""
+        await self.rookery.promises.flush()
+        await self.rookery.backends.cache.close()
+        await self.rookery.backends.ranking.close()
+        await self.database.close()
 
     def do(self, step: Any) -> Any:
         return self.runner.run(step)
@@ -72,7 +88,7 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
-            self.do(self.database.close())
+            self.do(self.close())
             self.hasher.close()
             self.runner.close()
             self.folder.cleanup()
@@ -149,11 +165,11 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def lose_the_cache(self) -> None:
-        self.do(self.cache.close())
+        self.do(self.rookery.backends.cache.clear())
 
     @rule(cache=st.sampled_from(CACHES), threshold=st.sampled_from(THRESHOLDS))
     def restart(self, cache: int, threshold: int | None) -> None:
-        self.do(self.database.close())
+        self.do(self.close())
         self.start(cache, threshold)
 
     @rule(passed=st.sampled_from([1_000, 61_000, 3_600_000, fanout.RISE_MILLIS, fanout.FALL_MILLIS]))
@@ -185,11 +201,34 @@ class Histories(RuleBasedStateMachine):
             )
 
 
-def test_every_answer_equals_brute_force() -> None:
+class HistoriesElsewhere(Histories):
+    """The same with memcached and Redis, which outlive the process and what it promised."""
+
+    async def open(self, cache: int) -> Backends:
+        clock = StillClock()
+        store = SqliteStore(self.database, counts=False)
+        shared = MemcachedCache([servers(1)[0].address], store, clock, timeout=2.0, period=PERIOD)
+        await shared.__aenter__()
+        if not await store.epochs():
+            await shared.clear()
+        clock.seconds += 2 * PERIOD
+        probe = b"probe:" + bytes(16)
+        async with asyncio.timeout(10):
+            while not all(await shared.add_many([probe], b"", 1)):
+                await shared.delete([probe])
+                await asyncio.sleep(0.001)
+        ranking = RedisRanking(redis_server().address, SystemClock(), timeout=30, base=base_of(Path(self.folder.name)))
+        return Backends(store, shared, ranking, self.clock, apart=True)
+
+
+@pytest.mark.parametrize(
+    ("machine", "share"), [(Histories, 1.0), (HistoriesElsewhere, 0.3)], ids=["embedded", "elsewhere"]
+)
+def test_every_answer_equals_brute_force(machine: type[Histories], share: float) -> None:
     run_state_machine_as_test(
-        Histories,
+        machine,
         settings=settings(
-            max_examples=2_000 if LONG else 40,
+            max_examples=round(share * (2_000 if LONG else 40)),
             stateful_step_count=60,
             deadline=None,
             suppress_health_check=list(HealthCheck),
