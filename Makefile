@@ -6,13 +6,16 @@ BIN := .venv/bin
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--annotation-style line --custom-compile-command "make pins"
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long check bench openapi pins run dev
+.PHONY: help serve cluster test test-long check bench openapi pins run dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 serve: run ## run the server, with its data in ./data
 	$(BIN)/rookery serve --data ./data $(ARGS)
+
+cluster: dev ## run memcached, Redis and two servers on them, with their data in ./data/cluster
+	$(BIN)/python -m tools.servers --rookery 2 $(ARGS)
 
 test: dev ## run the tests
 	$(BIN)/pytest $(ARGS)

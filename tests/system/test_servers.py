@@ -1,0 +1,115 @@
+"""The servers that are started for tests and for trying out: they answer, and none outlives who started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import running
+from tools.servers import Memcached, Redis
+from tools.servers.__main__ import main
+from tools.servers.process import Failed, Process
+
+ROOT = Path(__file__).parents[2]
+
+
+class Script(Process):
+    """A server that is a line of shell."""
+
+    start_seconds = 1.0
+    stop_seconds = 0.2
+
+    def __init__(self, folder: Path, line: str, *, good: bool = True) -> None:
+        super().__init__(folder)
+        self._line = line
+        self._good = good
+
+    def command(self) -> list[str]:
+        return ["sh", "-c", self._line]
+
+    def answers(self) -> bool:
+        return self._good
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def until_gone(pids: list[int]) -> None:
+    limit = time.monotonic() + 20
+    while any(map(is_there, pids)):
+        assert time.monotonic() < limit, "a server outlives who started it"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("kind", [Memcached, Redis])
+def test_a_server_stops_is_killed_and_starts_again_on_its_port(kind: type[Memcached | Redis]) -> None:
+    server = running(kind)
+    port = server.port
+    for end in (server.stop, server.kill):
+        assert server.answers()
+        end()
+        assert not server.is_running
+        assert not server.answers()
+        server.start()
+        assert server.port == port
+    server.pause()
+    server.stop()
+    assert not server.is_running
+
+
+def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="no such luck"):
+        Script(tmp_path / "one", "echo no such luck; exit 3", good=False).start()
+    with pytest.raises(Failed, match="did not start"):
+        Script(tmp_path / "two", "exec sleep 100", good=False).start()
+
+
+def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+    server = Script(tmp_path, "trap '' TERM; while :; do sleep 0.1; done").start()
+    server.stop()
+    assert not server.is_running
+
+
+def test_what_is_not_known_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["oracle"])
+    assert "there is no oracle; known are memcached, redis" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_cluster_serves_and_ends_with_who_started_it(tmp_path: Path, number: signal.Signals) -> None:
+    for kind in (Memcached, Redis):
+        running(kind).stop()  # they are installed, or this is skipped
+    command = [sys.executable, "-m", "tools.servers", "--rookery", "2", "--data", str(tmp_path)]
+    cluster = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert cluster.stdout
+    urls = []
+    for line in cluster.stdout:
+        if line.startswith("Rookery on "):
+            urls.append(line.split()[-1])
+        if line.startswith("Ctrl-C"):
+            break
+    try:
+        assert len(urls) == 2
+        posted = httpx.post(f"{urls[0]}/tweet", data={"user_name": "ada", "body": "hello"}).json()
+        shown = httpx.get(f"{urls[1]}/tweet/@ada").json()
+        assert [tweet["id"] for tweet in shown] == [posted["id"]]
+        assert httpx.get(f"{urls[1]}/status").json()["ranking"] == "ok"
+        children = Path(f"/proc/{cluster.pid}/task/{cluster.pid}/children").read_text().split()
+        assert len(children) == 4
+    finally:
+        cluster.send_signal(number)
+        cluster.stdout.close()
+        status = cluster.wait(60)
+    assert status == (0 if number != signal.SIGKILL else -9)
+    until_gone([int(child) for child in children])

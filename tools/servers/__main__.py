@@ -1,0 +1,71 @@
+"""Runs real servers, and Rookery on them if asked, until Ctrl-C."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from tools.servers import Memcached, Missing, Redis
+from tools.servers.process import Failed, Process
+from tools.servers.rookery import Rookery
+
+KINDS: dict[str, tuple[type[Memcached] | type[Redis], str]] = {
+    "memcached": (Memcached, "cache"),
+    "redis": (Redis, "ranking"),
+}
+FIRST_PORT = 5000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start what was asked for, say how to reach it, and end it all on Ctrl-C or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m tools.servers", description=__doc__)
+    parser.add_argument("servers", nargs="*", metavar="SERVER", help="what to start; all when none is named")
+    parser.add_argument("--rookery", type=int, default=0, metavar="N", help="and so many Rookery servers on them")
+    parser.add_argument("--data", type=Path, default=Path("data/cluster"), help="where all of them keep their data")
+    given = parser.parse_args(arguments)
+    for name in given.servers:
+        if name not in KINDS:
+            parser.error(f"there is no {name}; known are {', '.join(KINDS)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with ExitStack() as stack:
+            flags = _start_servers(stack, given.servers or list(KINDS), given.data)
+            _start_rookery(stack, given.rookery, given.data, flags)
+            print("Ctrl-C ends all.", flush=True)
+            signal.pause()
+    except (Missing, Failed) as failure:
+        print(f"servers: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _start_servers(stack: ExitStack, names: Sequence[str], data: Path) -> list[str]:
+    flags: list[str] = []
+    for name in names:
+        kind, part = KINDS[name]
+        server = kind(data.absolute() / name)
+        stack.enter_context(server)
+        flags += [f"--{part}", name, f"--{part}-servers", server.address]
+        print(f"{name} on {server.address}", flush=True)
+    return flags
+
+
+def _start_rookery(stack: ExitStack, many: int, data: Path, flags: Sequence[str]) -> None:
+    if not many:
+        print("Rookery on these:  rookery serve", *flags, flush=True)
+    started: list[Process] = []
+    for number in range(many):
+        port = FIRST_PORT + number
+        server = Rookery(data.absolute() / f"rookery-{number + 1}", data.absolute() / "rookery", port, flags)
+        started.append(stack.enter_context(server))
+        print(f"Rookery on http://127.0.0.1:{port}", flush=True)
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    sys.exit(main())
