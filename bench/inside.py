@@ -53,8 +53,8 @@ def texts(count: int) -> list[str]:
 class Inside:
     """An open Rookery with its fan-out running, and an event loop as the server's to run things on."""
 
-    def __init__(self, data: Path, *, cache_bytes: int = ROOMY) -> None:
-        self._settings = Settings(data=data, cache_bytes=cache_bytes)
+    def __init__(self, data: Path, *, cache_bytes: int = ROOMY, **settings: Any) -> None:
+        self._settings = Settings(data=data, cache_bytes=cache_bytes, **settings)
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._stack = AsyncExitStack()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import uvloop
 
 from rookery.adapters.memcached import MemcachedCache
 from rookery.adapters.memcached.cache import ITEM_BYTES
@@ -301,6 +302,25 @@ async def test_nonsense_is_a_miss(store: Store, kind: str) -> None:
             begun.clear()
             await asyncio.sleep(0.06)  # it may be connected again
         await cache.delete([KEY])
+
+
+def test_it_works_on_the_servers_own_event_loop(tmp_path: Path, server: Memcached) -> None:
+    """Which is not asyncio's: its transports are of no class of asyncio's."""
+
+    async def use() -> None:
+        async with open_store(tmp_path) as store, cache_of(store, server.address) as cache:
+            await until_usable(cache)
+            await put(cache, b"|")
+            assert await cache.prepend(b"tl:", [KEY[3:]], b"+") == 1
+            assert await get(cache) == b"+|"
+            cache._servers[0].close()
+            assert await get(cache) is None
+            async with asyncio.timeout(10):
+                while await get(cache) is None:
+                    await asyncio.sleep(0.01)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(use())
 
 
 async def test_what_is_over_the_limit_is_not_kept(store: Store, server: Memcached) -> None:

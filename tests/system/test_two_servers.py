@@ -91,7 +91,8 @@ def town(servers: list[Server], http: httpx.AsyncClient) -> Town:
     return Town(servers, http)
 
 
-async def test_what_one_accepted_the_other_shows(town: Town) -> None:
+async def test_what_one_accepted_the_other_shows(town: Town, memcached: Memcached) -> None:
+    hits = memcached.statistic("touch_hits")
     await town.post(0, "ada", "first")
     await town.post(1, "bob", "I read")
     await town.follow(1, "bob", "ada")
@@ -103,6 +104,7 @@ async def test_what_one_accepted_the_other_shows(town: Town) -> None:
         want = [f"tweet {earlier}" for earlier in range(number, -1, -1)] + ["first"]
         for at in (1, 0):
             await town.until_feed(at, "bob", want, 1)
+    assert memcached.statistic("touch_hits") - hits > 100, "it is the cache that they share"
     posted = await town.post(0, "ada", "to be deleted")
     for at in (0, 1):
         assert (await town.feed(at, "bob"))[0] == "to be deleted"

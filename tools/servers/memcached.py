@@ -55,22 +55,23 @@ class Memcached(Process):
     def pass_time(self, seconds: int) -> None:
         """Put its clock forward. It looks at it once a second, so this takes up to one."""
         assert self._own_time, "it goes by the machine's clock"
-        before = self._uptime()
+        before = self.statistic("uptime")
         self._ahead += seconds
         self._clock.write_text(f"+{self._ahead}\n")
         limit = time.monotonic() + 5
-        while self._uptime() < before + seconds:
+        while self.statistic("uptime") < before + seconds:
             if time.monotonic() > limit:
                 raise Failed("memcached's clock stands still")
             time.sleep(0.01)
 
+    def statistic(self, name: str) -> int:
+        """A number of its own, such as get_hits."""
+        found = self._ask(b"stats\r\n", b"END\r\n").partition(b"STAT %b " % name.encode())[2]
+        return int(found.partition(b"\r\n")[0])
+
     @property
     def _clock(self) -> Path:
         return self.folder / "clock"
-
-    def _uptime(self) -> int:
-        stats = self._ask(b"stats\r\n", b"END\r\n")
-        return int(stats.partition(b"STAT uptime ")[2].partition(b"\r\n")[0])
 
     def _ask(self, command: bytes, end: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", self.port), 1) as connection:

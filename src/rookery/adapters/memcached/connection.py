@@ -7,6 +7,7 @@ something to say, so a burst costs as many lines as it has news, and `MN` says t
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from typing import cast
 
 Reply = tuple[bytes, bytes]
 """A line of an answer, and the value that came with it (empty for lines that have none)."""
@@ -72,8 +73,7 @@ class Connection(asyncio.Protocol):
         self._fail(why)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for mypy
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(str(exc) if exc else "the server closed the connection")
