@@ -121,6 +121,22 @@ async def test_a_server_that_was_killed_gives_misses_and_is_used_again_when_it_i
         assert await get(cache) == b"new"
 
 
+async def test_many_who_find_it_broken_open_one_connection(store: Store, server: Memcached) -> None:
+    async with cache_of(store, server.address) as cache:
+        await until_usable(cache)
+        before = server.statistic("curr_connections")
+        for _ in range(5):
+            cache._servers[0].close()
+            await asyncio.gather(*(cache.delete([KEY]) for _ in range(20)))
+        async with asyncio.timeout(10):
+            while server.statistic("curr_connections") > before:
+                await asyncio.sleep(0.01)
+        cache._servers[0].close()
+        async with asyncio.timeout(10):
+            while not await cache.get_for_swap([OTHER]) and await cache.add_many([OTHER], b"", 60) != [True]:
+                await asyncio.sleep(0.01)
+
+
 async def test_what_a_hung_server_held_does_not_come_back_with_it(store: Store, server: Memcached) -> None:
     async with cache_of(store, server.address) as cache, cache_of(store, server.address) as idle:
         await until_usable(cache, idle)

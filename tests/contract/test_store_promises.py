@@ -37,9 +37,9 @@ async def test_a_promise_is_on_the_list_with_its_write_until_it_is_fulfilled(
     ada, bob = await given.users(2)
     made = promise()
     await write(store, given, ada, bob, made)
-    assert await store.promises(LATER, 10) == [made]
+    assert await store.promises(LATER, b"", 10) == [made]
     await store.fulfil([made.id])
-    assert await store.promises(LATER, 10) == []
+    assert await store.promises(LATER, b"", 10) == []
     await store.fulfil([made.id, b"n" * 16])
     await store.fulfil([])
 
@@ -49,10 +49,10 @@ async def test_a_delete_is_promised_with_its_tweet(store: Store, given: Given) -
     tweet = await given.post(ada)
     made = promise(work=Work.DELETE, subject=tweet.id)
     await store.delete_tweet(tweet.id, made)
-    assert await store.promises(LATER, 10) == [made]
+    assert await store.promises(LATER, b"", 10) == [made]
     with refused(NotFound, "unknown_tweet"):
         await store.delete_tweet(TweetId(given.id()), promise(2))
-    assert await store.promises(LATER, 10) == [made]
+    assert await store.promises(LATER, b"", 10) == [made]
 
 
 async def test_the_oldest_come_first_and_only_those_of_before(store: Store, given: Given) -> None:
@@ -61,10 +61,10 @@ async def test_the_oldest_come_first_and_only_those_of_before(store: Store, give
     for one in made:
         await store.unfollow(ada.id, bob.id, NOON, one)
     made.sort(key=lambda one: one.id)
-    assert await store.promises(LATER, 10) == made
-    assert await store.promises(LATER, 2) == made[:2]
-    assert await store.promises(NOON + 3, 10) == made[:2]
-    assert await store.promises(NOON, 10) == []
+    assert await store.promises(LATER, b"", 10) == made
+    assert await store.promises(LATER, b"", 2) == made[:2]
+    assert await store.promises(NOON + 3, b"", 10) == made[:2]
+    assert await store.promises(NOON, b"", 10) == []
 
 
 async def test_what_is_refused_or_repeated_is_not_promised(store: Store, given: Given) -> None:
@@ -73,11 +73,11 @@ async def test_what_is_refused_or_repeated_is_not_promised(store: Store, given: 
         await store.follow(ada.id, UserId(given.id()), NOON, MOST, promise=promise(1))
     with refused(Conflict, "too_many_followees"):
         await store.follow(ada.id, bob.id, NOON, 0, promise=promise(2))
-    assert await store.promises(LATER, 10) == []
+    assert await store.promises(LATER, b"", 10) == []
     draft = given.draft(ada)
     await store.add_tweet(draft, MOST, once(), promise(3))
     await store.add_tweet(given.draft(ada), MOST, once(), promise(4))
-    assert await store.promises(LATER, 10) == [promise(3)]
+    assert await store.promises(LATER, b"", 10) == [promise(3)]
 
 
 async def test_promises_and_epochs_outlive_the_process(open_store: OpenStore, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_promises_and_epochs_outlive_the_process(open_store: OpenStore, tm
         await store.follow(ada.id, bob.id, NOON, MOST, promise=promise())
         epoch = await store.raise_epoch("one:1", NOON)
     async with open_store(tmp_path) as store:
-        assert await store.promises(LATER, 10) == [promise()]
+        assert await store.promises(LATER, b"", 10) == [promise()]
         assert await store.epochs() == {"one:1": epoch}
 
 

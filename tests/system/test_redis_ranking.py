@@ -97,6 +97,16 @@ async def test_tweets_go_on_without_it_and_what_was_missed_is_counted(http: http
     await until_counts(http, [tweets[0], tweets[2], late, latest], [3, 2, 1, 0])
 
 
+async def test_a_redis_that_is_full_is_as_one_that_is_away(http: httpx.AsyncClient, counting: Redis) -> None:
+    tweets = await chain(http, 2)
+    with redis.Redis(port=counting.port) as connection:
+        connection.config_set("maxmemory", 1)
+        late = await post(http, tweets[-1])
+        assert (await http.get("/feed/@ada")).status_code == 200
+        connection.config_set("maxmemory", 0)
+    await until_counts(http, [*tweets, late], [2, 1, 0])
+
+
 async def test_a_ranking_that_was_emptied_is_built_anew_while_serving(
     http: httpx.AsyncClient, server: Server, counting: Redis
 ) -> None:

@@ -1,5 +1,6 @@
 """Promises: made with a write, kept at once, and swept up by anyone when their maker died or something was away."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from rookery.domain.users import UserRecord
 from rookery.ports.cache import Cache
 from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
+from rookery.services import fanout
 from rookery.services.callers import ANYONE
 from rookery.services.sweeping import OVERDUE_MILLIS
 from rookery.services.tweets import Draft
@@ -72,7 +74,7 @@ class Town:
 
     async def promised(self) -> list[Work]:
         await self.one.promises.flush()
-        found = await self.one.backends.store.promises(self.clock.now() + 1_000, 100)
+        found = await self.one.backends.store.promises(self.clock.now() + 1_000, b"", 100)
         return sorted(promise.work for promise in found)
 
 
@@ -174,4 +176,77 @@ async def test_what_can_not_be_kept_yet_stays_and_holds_up_nobody(town: Town) ->
     assert await town.promised() == [Work.POST]
     town.ranking.is_away = False
     assert await town.one.chores.sweeping.sweep() == 1
+    assert await town.promised() == []
+
+
+async def test_a_delivery_that_is_still_on_its_way_is_not_swept(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "SLICE", 1)
+    monkeypatch.setattr(fanout, "ANSWER_SECONDS", 0.0)
+    ada = await town.user("ada")
+    readers = [await town.user(name, "ada") for name in ("bob", "eve")]
+    for reader in readers:
+        assert await town.feed(reader) == []
+    await town.one.services.tweets.post(ANYONE, ada, Draft("", "slowly"))  # its worker does not run
+    assert await town.promised() == [Work.POST]
+    town.clock.millis += OVERDUE_MILLIS + 1
+    assert await town.one.chores.sweeping.sweep() == 0
+    assert await town.promised() == [Work.POST]
+    assert await town.sweep() == 0, "another process begins with it as well"
+    worker = asyncio.create_task(town.other.fanout.run())
+    await asyncio.wait_for(town.other.fanout.drain(), 10)
+    worker.cancel()
+    assert [await town.feed(reader) for reader in readers] == [["slowly"]] * 2
+    assert await town.sweep() == 1
+    assert await town.promised() == []
+
+
+async def test_what_can_not_be_kept_does_not_hide_what_can(town: Town) -> None:
+    ada = await town.user("ada")
+    bob = await town.user("bob", "ada")
+    town.ranking.is_away = True
+    for number in range(120):
+        await town.one.services.tweets.post(ANYONE, ada, Draft("", f"uncounted {number}"))
+    town.cache.is_away = True
+    with pytest.raises(Unavailable):
+        await town.one.services.follows.unfollow(ANYONE, bob, ada)
+    town.cache.is_away = False
+    await town.promised()
+    town.clock.millis += OVERDUE_MILLIS + 1
+    assert await town.one.chores.sweeping.sweep() == 1
+    assert await town.promised() == [Work.POST] * 100
+    town.ranking.is_away = False
+    assert await town.one.chores.sweeping.sweep() == 120
+
+
+async def test_a_sweep_ends_though_nothing_can_be_taken_off_the_list(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob = await town.user("ada"), await town.user("bob")
+    town.cache.is_away = True
+    for _ in range(120):
+        with pytest.raises(Unavailable):
+            await town.one.services.follows.follow(ANYONE, bob, ada, None)
+
+    async def refuse(_: object, __: object) -> None:
+        raise Unavailable("store_unavailable", "the disk is full")
+
+    monkeypatch.setattr(SqliteStore, "fulfil", refuse)
+    async with asyncio.timeout(10):
+        await town.sweep()
+
+
+async def test_tweets_that_were_purged_while_the_ranking_was_away_are_taken_back(town: Town) -> None:
+    ada, eve = await town.user("ada"), await town.user("eve")
+    root = id_of(await town.one.services.tweets.post(ANYONE, ada, Draft("", "root")))
+    for _ in range(3):
+        await town.one.services.tweets.post(ANYONE, eve, Draft("", "", root))
+    await town.one.services.accounts.delete(ANYONE, eve)
+    town.ranking.is_away = True
+    with pytest.raises(Unavailable):
+        await town.one.chores.purge()
+    assert await town.other.backends.ranking.counts([root]) == [3]
+    town.ranking.is_away = False
+    await town.one.chores.purge()
+    await town.sweep()
+    assert await town.other.backends.ranking.counts([root]) == [0]
     assert await town.promised() == []

@@ -42,7 +42,7 @@ class Cache(Protocol):
     async def prepend(self, kind: bytes, ids: Sequence[bytes], entry: bytes) -> int:
         """Put an entry before the value of each key `kind + id` that exists; their age stays. How many existed.
 
-        A reader may be given the value without it for a second after it could not be confirmed.
+        After it returned nobody is given what such a key held before.
         """
         ...
 

@@ -1,6 +1,6 @@
 """The store: users, follows and tweets. The only truth; everything else can be rebuilt from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,8 @@ class Written:
     """The ranking is not told yet: it lives elsewhere than the store."""
     repeated: bool = False
     """Nothing changed, because it had happened before."""
+    promise: Promise | None = None
+    """Made by `purge_user` for this tweet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +92,13 @@ class Store(Protocol):
         """Deleted users who have rows left."""
         ...
 
-    async def purge_user(self, user: UserId, limit: int) -> Sequence[Written] | None:
+    async def purge_user(
+        self, user: UserId, limit: int, promise: Callable[[TweetId], Promise | None] = lambda _: None
+    ) -> Sequence[Written] | None:
         """One step of taking a deleted user's rows away; the tweets deleted by it, None when nothing is left to do.
 
-        A step touches so many rows at most, or one tweet with those above it in its chain. A user who is not deleted
-        has nothing to be taken away.
+        What `promise` makes for each of these is put on the list with it. A step touches so many rows at most, or one
+        tweet with those above it in its chain. A user who is not deleted has nothing to be taken away.
         """
         ...
 
@@ -233,8 +237,8 @@ class Store(Protocol):
 
     # --- promises ----------------------------------------------------------------------------------------------------
 
-    async def promises(self, before: int, limit: int) -> Sequence[Promise]:
-        """The oldest that were made before that time (milliseconds since 1970) and are not fulfilled."""
+    async def promises(self, before: int, after: bytes, limit: int) -> Sequence[Promise]:
+        """Those made before that time (milliseconds since 1970) and not fulfilled, the oldest first, behind an id."""
         ...
 
     async def fulfil(self, promises: Sequence[bytes]) -> None:

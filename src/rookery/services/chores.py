@@ -4,9 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import UserId
+from rookery.domain.promises import Work
 from rookery.ports.clock import Clock
 from rookery.ports.store import Store
 from rookery.services.accounts import Accounts
@@ -79,10 +81,14 @@ class Chores:
 
     async def purge_user(self, user: UserId) -> None:
         """Take one deleted user's rows away."""
-        while (deleted := await self.store.purge_user(user, _PURGE_STEP)) is not None:
+        promises = self.sweeping.promises
+        while (
+            deleted := await self.store.purge_user(user, _PURGE_STEP, partial(promises.make, Work.DELETE))
+        ) is not None:
             await self.filler.drop([TWEET + written.tweet.id for written in deleted])
             for written in deleted:
                 if written.owes_count:
                     await self.top.uncount(written.tweet)
+                promises.keep(written.promise)
             await asyncio.sleep(0)
         self.accounts.forget_all_counts()

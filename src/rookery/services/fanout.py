@@ -69,6 +69,7 @@ class Fanout:
         self._promises = promises
         self._threshold = threshold
         self._waiting: deque[_Delivery] = deque()
+        self._under_way: dict[bytes, int] = {}
         self._work = asyncio.Event()
         self._places = asyncio.Semaphore(MAX_WAITING)
 
@@ -103,8 +104,14 @@ class Fanout:
         promise is kept with the last of it.
         """
         delivery = _Delivery(author, entry(tweet, author), state, promise)
-        if await self._try_slice(delivery):
-            self.withdraw()
+        self._under_way[delivery.item] = self._under_way.get(delivery.item, 0) + 1
+        try:
+            finished = await self._try_slice(delivery)
+        except BaseException:  # cancelled
+            self._leave(delivery)
+            raise
+        if finished:
+            self._leave(delivery)
             return
         self._waiting.append(delivery)
         self._work.set()
@@ -112,6 +119,10 @@ class Fanout:
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(delivery.done.wait(), ANSWER_SECONDS)
+
+    def is_under_way(self, tweet: TweetId, author: UserId) -> bool:
+        """Whether this process is still bringing a tweet to its author's followers."""
+        return entry(tweet, author) in self._under_way
 
     async def run(self) -> None:
         """Work off deliveries until cancelled."""
@@ -125,7 +136,7 @@ class Fanout:
                 continue
             if await self._try_slice(delivery):
                 self._waiting.popleft()
-                self.withdraw()
+                self._leave(delivery)
             else:
                 self._waiting.rotate(-1)
             await asyncio.sleep(0)
@@ -203,6 +214,12 @@ class Fanout:
             await self._store.set_fanout(delivery.author, FanoutState.PUSHED, FanoutState.RISING, self._clock.now())
         self._finish(delivery)
         return True
+
+    def _leave(self, delivery: _Delivery) -> None:
+        left = self._under_way.pop(delivery.item) - 1
+        if left:
+            self._under_way[delivery.item] = left
+        self.withdraw()
 
     def _finish(self, delivery: _Delivery) -> None:
         self._promises.keep(delivery.promise)

@@ -48,8 +48,8 @@ class Promises:
             await asyncio.sleep(_GATHER_SECONDS)
             await self.flush()
 
-    async def flush(self) -> None:
-        """Take those that were kept off the list now."""
+    async def flush(self) -> bool:
+        """Take those that were kept off the list now; False if the store is away."""
         self._news.clear()
         while self._kept:
             some, self._kept = self._kept[:_MOST_AT_ONCE], self._kept[_MOST_AT_ONCE:]
@@ -57,3 +57,5 @@ class Promises:
                 await self._store.fulfil(some)
             except Unavailable:  # they are swept, and kept again
                 _log.warning("kept promises stay on the list, as the store is away")
+                return False
+        return True

@@ -1,7 +1,7 @@
 """Sweeping: promises that were not kept in time, as their maker died or something was away, are kept by anyone."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, UserId
@@ -32,44 +32,59 @@ class Sweeping:
     fanout: Fanout
     top: Top
     promises: Promises
+    delivered: set[bytes] = field(default_factory=set)
+    """Promises of posts that were delivered here and can't be counted yet, so that they are not delivered again."""
 
     async def sweep(self) -> int:
-        """Keep those that are overdue; how many were."""
-        swept = 0
+        """Keep those that are overdue; how many were kept. What can't be kept now holds up nobody."""
+        swept, waiting, after = 0, 0, b""
         before = self.clock.now() - OVERDUE_MILLIS
-        while found := await self.store.promises(before, _AT_ONCE):
-            kept = [promise for promise in found if await self._keep(promise)]
-            await self.promises.flush()
-            swept += len(kept)
-            if len(kept) < len(found) or len(found) < _AT_ONCE:
-                break  # what could not be kept is tried again in the next sweep
+        while found := await self.store.promises(before, after, _AT_ONCE):
+            after = found[-1].id
+            for promise in found:
+                try:
+                    if await self._keep(promise):
+                        self.promises.keep(promise)
+                        swept += 1
+                except Unavailable:
+                    waiting += 1
+                except Exception:  # noqa: BLE001 - one that can't be kept must not keep the others
+                    _log.exception("a promise could not be kept")
+            if not await self.promises.flush():
+                break
+        if waiting:
+            _log.warning("%d promises wait for what is away", waiting)
         return swept
 
     async def _keep(self, promise: Promise) -> bool:
-        try:
-            match promise.work:
-                case Work.POST:
-                    await self._deliver(TweetId(promise.subject))
-                case Work.DELETE:
-                    await self._take_back(TweetId(promise.subject))
-                case Work.FOLLOWS:
-                    await drop_relation(self.filler, UserId(promise.subject))
-                case Work.USER:
-                    await self.filler.drop([AUTHOR + promise.subject])
-        except Unavailable:
-            _log.warning("a promise waits for what is away")
-            return False
-        self.promises.keep(promise)
+        """Do what was promised, again if it was done; False if it is still on its way."""
+        match promise.work:
+            case Work.POST:
+                return await self._deliver(promise, TweetId(promise.subject))
+            case Work.DELETE:
+                await self._take_back(TweetId(promise.subject))
+            case Work.FOLLOWS:
+                await drop_relation(self.filler, UserId(promise.subject))
+            case Work.USER:
+                await self.filler.drop([AUTHOR + promise.subject])
         return True
 
-    async def _deliver(self, tweet: TweetId) -> None:
+    async def _deliver(self, promise: Promise, tweet: TweetId) -> bool:
         record = (await self.store.tweets([tweet])).get(tweet)
         if record is None or record.deleted:  # its delete has a promise of its own
-            return
+            return True
+        if self.fanout.is_under_way(tweet, record.author):
+            return False
+        if promise.id not in self.delivered:
+            await self.fanout.admit()
+            # To all followers, whatever the author has become since: who pulls him as well sees each tweet once.
+            await self.fanout.deliver(tweet, record.author, FanoutState.RISING)
+            self.delivered.add(promise.id)
+            if self.fanout.is_under_way(tweet, record.author):
+                return False
         await self.top.count(record)
-        await self.fanout.admit()
-        # To all followers, whatever the author has become since: who pulls him as well sees each tweet once.
-        await self.fanout.deliver(tweet, record.author, FanoutState.RISING)
+        self.delivered.discard(promise.id)
+        return True
 
     async def _take_back(self, tweet: TweetId) -> None:
         record = (await self.store.tweets([tweet])).get(tweet)

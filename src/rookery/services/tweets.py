@@ -82,6 +82,7 @@ class Tweets:
 
     async def _write(self, author: UserRecord, draft: Draft, once: Once | None) -> bytes:
         await self.fanout.admit()
+        delivering = False
         try:
             # Its id is drawn only now, so that it is about as new as the tweet itself.
             tweet = TweetRecord(
@@ -89,13 +90,15 @@ class Tweets:
             )
             promise = self.promises.make(Work.POST, tweet.id)
             written = await self.store.add_tweet(tweet, self.most_depth, once, promise)
-        except BaseException:
-            self.fanout.withdraw()
-            raise
-        # A repeated write is delivered and counted again: the first attempt may have ended between. Both take it once.
-        if written.owes_count and not await self._try(self.top.count, written.tweet):
-            promise = None  # it stays on the list
-        await self.fanout.deliver(written.tweet.id, author.id, author.fanout, promise)
+            # A repeated write is delivered and counted again: the first attempt may have ended between. Both take it
+            # once.
+            if written.owes_count and not await self._try(self.top.count, written.tweet):
+                promise = None  # it stays on the list
+            delivering = True
+            await self.fanout.deliver(written.tweet.id, author.id, author.fanout, promise)
+        finally:
+            if not delivering:
+                self.fanout.withdraw()
         self.accounts.forget_counts(author.id)
         # The answer is the first one's, also if the tweet was deleted since: the same request had the same text.
         return await self.showing.show_new(msgspec.structs.replace(tweet, id=written.tweet.id), author.name)

@@ -136,7 +136,9 @@ class MemcachedCache:
                 await server.send(b"".join([b"md %b%b q\r\n" % (before[3:], names[at]) for at in refused]))
             existed += len(some) - len(refused)
 
-        await self._surely(ids, put, ids)
+        left_behind = await self._surely(ids, put, ids)
+        # As for deletes: else a timeline might be filled from a tail that somebody still reads by the old epoch.
+        await asyncio.gather(*(self._epochs.settled(server.address) for server in left_behind))
         return existed
 
     async def delete(self, keys: Sequence[bytes]) -> None:
@@ -163,7 +165,7 @@ class MemcachedCache:
         self._jobs = []
         await self._epochs.close()
         for server in self._servers:
-            server.close()
+            await server.stop()
 
     # --- which server ------------------------------------------------------------------------------------------------
 

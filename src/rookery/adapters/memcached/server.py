@@ -6,7 +6,6 @@ connection has answered. Its keys are never moved elsewhere: they would be there
 
 import asyncio
 import logging
-from contextlib import suppress
 
 from rookery.adapters.memcached.connection import Broken, Connection, Reply
 
@@ -25,6 +24,8 @@ class Server:
         self._dial = address
         self._timeout = timeout
         self._connection: Connection | None = None
+        self._dialing: asyncio.Task[bool] | None = None
+        self._pause = self._retry_at = 0.0
 
     @property
     def connection(self) -> Connection | None:
@@ -44,43 +45,63 @@ class Server:
         return await connection.send(commands)
 
     async def connect(self) -> bool:
-        """Open a connection and hear it answer; whether it did."""
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                connection = await self._open()
-            await connection.send(b"")
-        except (OSError, TimeoutError, Broken):
+        """See that there is a connection that answers; whether there is. After a failure it is not tried at once."""
+        if self.connection is not None:
+            return True
+        if asyncio.get_running_loop().time() < self._retry_at:
             return False
-        self._connection = connection
-        return True
+        if self._dialing is None:
+            self._dialing = asyncio.create_task(self._try_to_open(), name=f"memcached {self.address}")
+        return await asyncio.shield(self._dialing)
 
     async def run(self) -> None:
         """Keep the server connected until cancelled."""
-        pause, was_told = _FIRST_PAUSE, False
         while True:
+            await self.connect()
             connection = self.connection
-            if connection is not None or await self.connect():
-                if was_told:
-                    _log.warning("memcached %s answers again", self.address)
-                pause, was_told = _FIRST_PAUSE, False
-                if self._connection is not None:
-                    await asyncio.shield(self._connection.closed)
-                continue
-            if not was_told:
-                _log.warning("memcached %s does not answer", self.address)
-                was_told = True
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            if connection is not None:
+                await asyncio.shield(connection.closed)
+            else:
+                await asyncio.sleep(max(_FIRST_PAUSE, self._retry_at - asyncio.get_running_loop().time()))
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection; `run` opens another."""
         if self._connection is not None:
             self._connection.close()
 
+    async def stop(self) -> None:
+        """End the connection and what is under way to open one."""
+        if self._dialing is not None:
+            self._dialing.cancel()
+            await asyncio.gather(self._dialing, return_exceptions=True)
+        self.close()
+
+    async def _try_to_open(self) -> bool:
+        try:
+            connection = await self._open()
+        except (OSError, TimeoutError, Broken):
+            if not self._pause:
+                _log.warning("memcached %s does not answer", self.address)
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            self._retry_at = asyncio.get_running_loop().time() + self._pause
+            return False
+        finally:
+            self._dialing = None
+        if self._pause:
+            _log.warning("memcached %s answers again", self.address)
+        self._pause = self._retry_at = 0.0
+        self._connection = connection
+        return True
+
     async def _open(self) -> Connection:
-        loop = asyncio.get_running_loop()
+        """A connection that has answered."""
         host, _, port = self._dial.rpartition(":")
-        with suppress(ValueError):
-            made = await loop.create_connection(lambda: Connection(self._timeout), host.strip("[]"), int(port))
-            return made[1]
-        raise OSError(f"{self.address} is not an address")
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, connection = await loop.create_connection(lambda: Connection(self._timeout), host.strip("[]"), int(port))
+        try:
+            await connection.send(b"")
+        except BaseException:
+            connection.close()
+            raise
+        return connection

@@ -34,6 +34,7 @@ _BATCH = 500
 _PATIENCE_SECONDS = 10
 """How long a recount that does nothing more is waited for by another."""
 _AGAIN_SECONDS = 0.2
+_FUNCTION_MISSING = "Function not found"
 
 
 class RedisRanking:
@@ -87,7 +88,7 @@ class RedisRanking:
             try:
                 return await self._recount(links, progress)
             except ResponseError as error:
-                if not str(error).startswith("STALE"):
+                if "STALE" not in str(error):
                     raise _unavailable(error) from error
                 _log.warning("another recount began; this one begins again")
 
@@ -176,7 +177,7 @@ class RedisRanking:
         try:
             return await self._try(call)
         except ResponseError as error:
-            if "Function not found" not in str(error):
+            if _FUNCTION_MISSING not in str(error):
                 raise
         self._loaded = False  # the server was emptied
         return await self._try(call)
@@ -185,6 +186,8 @@ class RedisRanking:
         async with self._loading:
             if self._loaded:
                 return
+            if self._clock.monotonic() < self._retry_at and self._pause > 0:
+                raise _unavailable(None)  # whoever had the lock before found that it does not answer
             try:
                 there = int(await self._redis.fcall("rookery_version", 0))
             except ResponseError:
@@ -211,9 +214,9 @@ class RedisRanking:
         try:
             answer = await ask()
         except ResponseError as error:
-            if str(error).startswith(("LOADING", "MASTERDOWN", "READONLY", "MISCONF", "OOM", "BUSY")):
-                raise self._failed(error) from error
-            raise
+            if _FUNCTION_MISSING in str(error) or "STALE" in str(error):
+                raise
+            raise self._failed(error) from error
         except (RedisError, OSError, TimeoutError) as error:
             raise self._failed(error) from error
         self._pause = self._retry_at = 0.0

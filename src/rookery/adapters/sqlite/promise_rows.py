@@ -13,10 +13,11 @@ def add(sql: sqlite3.Connection, promise: Promise | None) -> None:
         sql.execute("INSERT OR IGNORE INTO pending VALUES (?,?,?)", (promise.id, promise.work, promise.subject))
 
 
-def oldest(sql: sqlite3.Connection, before: int, limit: int) -> list[Promise]:
+def oldest(sql: sqlite3.Connection, before: int, after: bytes, limit: int) -> list[Promise]:
     """See `Store.promises`."""
     rows = sql.execute(
-        "SELECT id, work, subject FROM pending WHERE id < ? ORDER BY id LIMIT ?", (id_at(before, bytes(10)), limit)
+        "SELECT id, work, subject FROM pending WHERE id < ? AND id > ? ORDER BY id LIMIT ?",
+        (id_at(before, bytes(10)), after, limit),
     )
     return [Promise(promise, Work(work), subject) for promise, work, subject in rows]
 

@@ -1,7 +1,8 @@
 """The store in one SQLite file."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from rookery.adapters.sqlite import follow_rows, key_rows, promise_rows, tweet_rows, user_rows
@@ -59,11 +60,18 @@ class SqliteStore:
         with self._database.reading() as sql:
             return user_rows.to_purge(sql, limit)
 
-    async def purge_user(self, user: UserId, limit: int) -> Sequence[Written] | None:
+    async def purge_user(
+        self, user: UserId, limit: int, promise: Callable[[TweetId], Promise | None] = lambda _: None
+    ) -> Sequence[Written] | None:
         def step(sql: sqlite3.Connection) -> Sequence[Written] | None:
             if not user_rows.is_to_purge(sql, user):
                 return None
-            deleted = tweet_rows.delete_some_of(sql, user, limit, counts=self._counts)
+            deleted = [
+                replace(written, promise=promise(written.tweet.id))
+                for written in tweet_rows.delete_some_of(sql, user, limit, counts=self._counts)
+            ]
+            for written in deleted:
+                promise_rows.add(sql, written.promise)
             left = limit - len(deleted)
             if not left or follow_rows.remove_some_of(sql, user, left) or deleted:
                 return deleted
@@ -172,9 +180,9 @@ class SqliteStore:
         with self._database.reading() as sql:
             return user_rows.fanout_changes(sql)
 
-    async def promises(self, before: int, limit: int) -> Sequence[Promise]:
+    async def promises(self, before: int, after: bytes, limit: int) -> Sequence[Promise]:
         with self._database.reading() as sql:
-            return promise_rows.oldest(sql, before, limit)
+            return promise_rows.oldest(sql, before, after, limit)
 
     async def fulfil(self, promises: Sequence[bytes]) -> None:
         await self._database.write(lambda sql: promise_rows.remove(sql, promises))
