@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from rookery.adapters.sqlite import Database
 from rookery.adapters.system import SystemClock
 from tests.web.conftest import Serve
