@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
+from rookery.adapters.system import SystemClock
 from tests.web.site import Site, open_site
 
 Serve = Callable[..., Awaitable[Site]]
@@ -58,3 +59,17 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site
     """
     async with open_site(tmp_path_factory.mktemp("shared")) as running:
         yield running
+
+
+class Clock:
+    """The seconds that the server goes by. They stand still, so that no test falls across the end of a minute."""
+
+    def __init__(self) -> None:
+        self.now = 6_000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    held = Clock()
+    monkeypatch.setattr(SystemClock, "monotonic", lambda _: held.now)
+    return held

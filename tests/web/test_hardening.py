@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from rookery.adapters.sqlite import Database
-from rookery.adapters.system import SystemClock
 from tests.web.conftest import Serve
 from tests.web.site import Site, refused
 
@@ -30,13 +29,7 @@ async def test_one_address_can_not_multiply_its_limit_by_tokens(serve: Serve) ->
     assert answers[-1] == 429
 
 
-@pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's clock stands still, so that no test falls across the end of a minute."""
-    monkeypatch.setattr(SystemClock, "monotonic", lambda _: 6_000.0)
-
-
-@pytest.mark.usefixtures("still")
+@pytest.mark.usefixtures("clock")
 async def test_passwords_can_not_be_tried_without_end(serve: Serve) -> None:
     site = await serve(rate_limit="on")
     paths = ("/api/v1/token", "/api/v1/token/", "/api//v1//token", "/api/v1/%74oken")
@@ -46,7 +39,7 @@ async def test_passwords_can_not_be_tried_without_end(serve: Serve) -> None:
     assert set(answers[:-2]) == {401}
 
 
-@pytest.mark.usefixtures("still")
+@pytest.mark.usefixtures("clock")
 async def test_passwords_can_not_be_made_without_end(serve: Serve) -> None:
     site = await serve(rate_limit="on")
     sent = {"name": "no name", "password": "correct horse"}

@@ -12,27 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from rookery.adapters.system import SystemClock
 from rookery.services.top import Top
 from rookery.web import door
-from tests.web.conftest import Serve
+from tests.web.conftest import Clock, Serve
 from tests.web.site import JSON, Person, Site, refused
 
 BARE = {"Origin": "https://evil.example"}
-
-
-class Clock:
-    """The seconds that the server goes by."""
-
-    def __init__(self) -> None:
-        self.now = 6_000.0
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    held = Clock()
-    monkeypatch.setattr(SystemClock, "monotonic", lambda _: held.now)
-    return held
 
 
 async def limited(serve: Serve, **settings: Any) -> Site:

@@ -136,9 +136,7 @@ class MemcachedCache:
                 await server.send(b"".join([b"md %b%b q\r\n" % (before[3:], names[at]) for at in refused]))
             existed += len(some) - len(refused)
 
-        left_behind = await self._surely(ids, put, ids)
-        # As for deletes: else a timeline might be filled from a tail that somebody still reads by the old epoch.
-        await asyncio.gather(*(self._epochs.settled(server.address) for server in left_behind))
+        await self._surely(ids, put, ids)
         return existed
 
     async def delete(self, keys: Sequence[bytes]) -> None:
@@ -147,9 +145,7 @@ class MemcachedCache:
             if any(not line.startswith(b"NF") for line, _ in await server.send(b"".join(commands))):
                 raise Broken("a delete was refused")
 
-        left_behind = await self._surely(keys, forget)
-        # Others may still go by the old epoch, and this process may have missed a raise by another.
-        await asyncio.gather(*(self._epochs.settled(server.address) for server in left_behind))
+        await self._surely(keys, forget)
 
     async def clear(self) -> None:
         for server in self._servers:
@@ -187,8 +183,8 @@ class MemcachedCache:
         keys: Sequence[bytes],
         do: Callable[[Server, int, At], Awaitable[None]],
         ids: Sequence[bytes] | None = None,
-    ) -> list[Server]:
-        """Do it, again if it was not confirmed, else leave the server's content behind; where others may not know yet.
+    ) -> None:
+        """Do it, again if it was not confirmed, else leave the server's content behind. Then nobody reads the old one.
 
         Raises:
             Unavailable: when neither could be done.
@@ -212,7 +208,9 @@ class MemcachedCache:
             unsettled.append(server)
 
         await self._spread(keys, attempt, ids)
-        return unsettled
+        # Others may still go by the old epoch, and this process may have missed a raise by another. Prepends wait too:
+        # else a timeline might be filled from a tail that somebody still reads by the old epoch.
+        await asyncio.gather(*(self._epochs.settled(server.address) for server in unsettled))
 
     async def _spread(
         self,

@@ -17,7 +17,7 @@ _LONGEST_PAUSE = 1.0
 
 
 class Server:
-    """A server by its address, `host:port` or the path of a socket. `run` keeps it connected."""
+    """A server by its address, `host:port`. `run` keeps it connected."""
 
     def __init__(self, address: str, timeout: float) -> None:
         self.address = address

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from rookery.adapters.sqlite import follow_rows, key_rows, promise_rows, tweet_rows, user_rows
 from rookery.adapters.sqlite.database import Database
@@ -13,6 +14,8 @@ from rookery.domain.promises import Promise
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.store import Below, Credentials, FanoutChange, Written
+
+T = TypeVar("T")
 
 _TIDIED_AT_ONCE = 1_000
 
@@ -50,11 +53,7 @@ class SqliteStore:
         return await self._database.read_long(lambda sql: user_rows.counts(sql, user))
 
     async def delete_user(self, user: UserId, promise: Promise | None = None) -> bool:
-        def step(sql: sqlite3.Connection) -> bool:
-            promise_rows.add(sql, promise)
-            return user_rows.delete(sql, user)
-
-        return await self._database.write(step)
+        return await self._promised(promise, lambda sql: user_rows.delete(sql, user))
 
     async def users_to_purge(self, limit: int) -> Sequence[UserId]:
         with self._database.reading() as sql:
@@ -120,11 +119,7 @@ class SqliteStore:
         return await self._database.write(lambda sql: follow_rows.add_many(sql, pairs, at))
 
     async def unfollow(self, follower: UserId, followee: UserId, at: int, promise: Promise | None = None) -> bool:
-        def step(sql: sqlite3.Connection) -> bool:
-            promise_rows.add(sql, promise)
-            return follow_rows.remove(sql, follower, followee, at)
-
-        return await self._database.write(step)
+        return await self._promised(promise, lambda sql: follow_rows.remove(sql, follower, followee, at))
 
     async def followees(self, user: UserId, below: UserId | None, limit: int) -> Sequence[UserId]:
         with self._database.reading() as sql:
@@ -163,11 +158,7 @@ class SqliteStore:
             return tweet_rows.tails(sql, wanted, limit)
 
     async def delete_tweet(self, tweet: TweetId, promise: Promise | None = None) -> Written:
-        def step(sql: sqlite3.Connection) -> Written:
-            promise_rows.add(sql, promise)
-            return tweet_rows.delete(sql, tweet, counts=self._counts)
-
-        return await self._database.write(step)
+        return await self._promised(promise, lambda sql: tweet_rows.delete(sql, tweet, counts=self._counts))
 
     async def walk_tweets(self, after: TweetId, limit: int) -> Sequence[TweetRecord]:
         with self._database.reading() as sql:
@@ -222,3 +213,12 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Nothing of its own to let go."""
+
+    async def _promised(self, promise: Promise | None, run: Callable[[sqlite3.Connection], T]) -> T:
+        """A write, and its promise in the same transaction."""
+
+        def step(sql: sqlite3.Connection) -> T:
+            promise_rows.add(sql, promise)
+            return run(sql)
+
+        return await self._database.write(step)
