@@ -7,13 +7,14 @@ import pytest
 
 from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
-from tests.contract.adapters import memcached, memory, redis, sqlite
+from tests.contract.adapters import cassandra, memcached, memory, redis, sqlite
 from tests.contract.given import Given
 from tests.contract.places import CachePlace, OpenStore, RankingPlace
 
 STORES: Mapping[str, OpenStore] = {
     "sqlite": sqlite.open_store,
     "sqlite-owing-counts": sqlite.open_store_owing_counts,
+    "cassandra": cassandra.open_store,
 }
 RANKINGS: Mapping[str, RankingPlace] = {
     "sqlite": RankingPlace(sqlite.open_ranking, sqlite.damage),

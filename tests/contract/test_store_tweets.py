@@ -1,5 +1,7 @@
 """What every store promises of tweets and their chains."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -11,8 +13,7 @@ from rookery.domain.users import UserRecord
 from rookery.ports.store import Store
 from tests.contract.expecting import in_pages, refused
 from tests.contract.given import MOST, Given, deleted
-
-BELOW_ALL = TweetId(bytes(16))
+from tests.contract.places import OpenStore
 
 
 def entries_of(tweets: list[TweetRecord]) -> list[bytes]:
@@ -242,7 +243,7 @@ async def test_tails_of_thousands_of_authors_are_read_at_once(store: Store, give
 # Walking
 
 
-async def test_a_walk_gives_all_tweets_in_ascending_order(store: Store, given: Given) -> None:
+async def test_a_walk_gives_all_tweets_each_once(store: Store, given: Given) -> None:
     ada, bob = await given.users(2)
     tweets = [*await given.chain(ada, 4), *await given.chain(bob, 3)]
     await store.delete_tweet(tweets[1].id)
@@ -250,10 +251,23 @@ async def test_a_walk_gives_all_tweets_in_ascending_order(store: Store, given: G
 
     for limit in (1, 3, 100):
         walked: list[TweetRecord] = []
-        while page := await store.walk_tweets(walked[-1].id if walked else BELOW_ALL, limit):
+        position: bytes | None = b""
+        while position is not None:
+            page, position = await store.walk_tweets(position, limit)
             assert len(page) <= limit
             walked += page
-        assert walked == expected
+        assert sorted(walked, key=lambda tweet: tweet.id) == expected
+
+
+async def test_a_walk_goes_on_from_its_position_in_another_process(open_store: OpenStore, tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        given = Given(store)
+        tweets = await given.chain(await given.user(), 7)
+        first, position = await store.walk_tweets(b"", 3)
+        assert position is not None
+    async with open_store(tmp_path) as store:
+        rest, _ = await store.walk_tweets(position, 100)
+        assert sorted(tweet.id for tweet in (*first, *rest)) == [tweet.id for tweet in tweets]
 
 
 # Imports

@@ -4,8 +4,9 @@ Each is a class whose objects start, stop, kill, pause and resume one server of 
 that started them, whatever becomes of it. `python -m tools.servers` runs some until Ctrl-C.
 """
 
+from tools.servers.cassandra import Cassandra, Ring
 from tools.servers.installing import Missing
 from tools.servers.memcached import Memcached
 from tools.servers.redis import Redis
 
-__all__ = ["Memcached", "Missing", "Redis"]
+__all__ = ["Cassandra", "Memcached", "Missing", "Redis", "Ring"]

@@ -221,8 +221,11 @@ class Store(Protocol):
         """
         ...
 
-    async def walk_tweets(self, after: TweetId, limit: int) -> Sequence[TweetRecord]:
-        """All tweets in ascending order of id behind the one given, deleted ones too."""
+    async def walk_tweets(self, position: bytes, limit: int) -> tuple[Sequence[TweetRecord], bytes | None]:
+        """Some tweets from a position on, deleted ones too, and the position behind them; None at the end.
+
+        In an order of the store's own, from the position b"" on. Each tweet that is there all the time is given once.
+        """
         ...
 
     # --- fan-out -----------------------------------------------------------------------------------------------------

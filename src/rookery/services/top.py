@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from rookery.domain.ids import ZERO, TweetId
+from rookery.domain.ids import TweetId
 from rookery.domain.tweets import Link, TweetRecord, link_of
 from rookery.ports.ranking import Progress, Ranked, Ranking, Recount
 from rookery.ports.store import Store
@@ -78,10 +78,10 @@ class _Links:
     store: Store
 
     async def walk(self) -> AsyncIterator[Sequence[Link]]:
-        last = TweetId(ZERO)
-        while records := await self.store.walk_tweets(last, _WALK):
+        position: bytes | None = b""
+        while position is not None:
+            records, position = await self.store.walk_tweets(position, _WALK)
             yield [link_of(record) for record in records]
-            last = records[-1].id
 
     async def of(self, tweets: Sequence[TweetId]) -> Sequence[Link]:
         return [link_of(record) for record in (await self.store.tweets(tweets)).values()]

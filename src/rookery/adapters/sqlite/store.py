@@ -160,9 +160,10 @@ class SqliteStore:
     async def delete_tweet(self, tweet: TweetId, promise: Promise | None = None) -> Written:
         return await self._promised(promise, lambda sql: tweet_rows.delete(sql, tweet, counts=self._counts))
 
-    async def walk_tweets(self, after: TweetId, limit: int) -> Sequence[TweetRecord]:
+    async def walk_tweets(self, position: bytes, limit: int) -> tuple[Sequence[TweetRecord], bytes | None]:
         with self._database.reading() as sql:
-            return tweet_rows.walk(sql, after, limit)
+            tweets = tweet_rows.walk(sql, position, limit)
+        return tweets, tweets[-1].id if tweets else None
 
     async def set_fanout(self, author: UserId, old: FanoutState, new: FanoutState, at: int) -> bool:
         return await self._database.write(lambda sql: user_rows.set_fanout(sql, author, old, new, at))

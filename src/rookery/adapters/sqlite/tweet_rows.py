@@ -148,7 +148,7 @@ def delete_some_of(sql: sqlite3.Connection, author: UserId, limit: int, *, count
     return [delete(sql, tweet, counts=counts) for tweet in some]
 
 
-def walk(sql: sqlite3.Connection, after: TweetId, limit: int) -> list[TweetRecord]:
-    """See `Store.walk_tweets`."""
+def walk(sql: sqlite3.Connection, after: bytes, limit: int) -> list[TweetRecord]:
+    """See `Store.walk_tweets`. In ascending order of id; a position is the last one."""
     query = f"SELECT {_COLUMNS} FROM tweet WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 - column names
     return [_record(row) for row in sql.execute(query, (after, limit))]

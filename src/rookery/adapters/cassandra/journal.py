@@ -1,0 +1,221 @@
+"""Promises in Cassandra: what a write is about to change, written down first, so that it is never left half done.
+
+A row of `pending` holds everything that is needed to do a write's rows again, with the timestamp that they have. Rows
+are found by ten seconds of wall time, so that a sweep never reads over what was taken off long ago.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from rookery.adapters.cassandra.session import Session
+from rookery.domain.ids import TweetId, UserId, id_at, millis_of
+from rookery.domain.promises import Promise, Work
+from rookery.domain.tweets import TweetRecord
+from rookery.domain.users import UserRecord
+from rookery.ports.clock import Clock
+
+_BUCKET_MILLIS = 10_000
+_DAY_BUCKETS = 24 * 60 * 60 * 1000 // _BUCKET_MILLIS
+_SHARDS = 16
+_DAYS = -1
+_OWN = 0
+"""The work of an entry that nothing outside the store waits for."""
+# A bucket that is found empty so long after its end is taken off the list. A promise is written within a second or two
+# of its own time; whoever writes one later than `_KNOWN` puts its bucket on the list again.
+_SETTLED_MILLIS = 20_000
+_KNOWN_MILLIS = 5_000
+_KNOWN_BUCKETS = 64
+_MARGIN_BUCKETS = 12
+_REMEMBERED_BUCKETS = 60
+
+
+class UserRows(msgspec.Struct, frozen=True, tag="user"):
+    """A new user and what he signs in with."""
+
+    user: UserRecord
+    password_hash: str | None
+    token_hash: bytes | None
+
+
+class NoUserRows(msgspec.Struct, frozen=True, tag="no user"):
+    """A user who is to be deleted."""
+
+    user: UserId
+
+
+class TweetRows(msgspec.Struct, frozen=True, tag="tweets"):
+    """New tweets."""
+
+    tweets: Sequence[TweetRecord]
+
+
+class NoTweetRows(msgspec.Struct, frozen=True, tag="no tweet"):
+    """A tweet that is to be deleted."""
+
+    tweet: TweetId
+
+
+class FollowRows(msgspec.Struct, frozen=True, tag="follows"):
+    """Pairs of a follower and others that are being changed."""
+
+    follower: UserId
+    followees: Sequence[UserId]
+
+
+Rows = UserRows | NoUserRows | TweetRows | NoTweetRows | FollowRows
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode: Callable[[bytes], Rows] = msgspec.msgpack.Decoder(Rows).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One promise with the rows that it is about, and the timestamp (microseconds since 1970) that they get."""
+
+    promise: Promise | None
+    id: bytes
+    rows: Rows
+    stamp: int
+
+
+class Journal:
+    """The list of promises. `redo` does an entry's rows again, whatever of it was done."""
+
+    def __init__(self, session: Session, clock: Clock, redo: Callable[[Entry], Awaitable[None]]) -> None:
+        self._session = session
+        self._clock = clock
+        self._redo = redo
+        self._opened: dict[int, None] = {}
+        self._lowest: dict[int, int] = {}
+        self._forget_at = 0
+
+    async def add(self, promise: Promise | None, rows: Rows, stamp: int | None = None) -> Entry:
+        """Write down what a write is about to change; from now on it is done for certain.
+
+        It is listed under the promise made for it, or under one of the store's own.
+        """
+        made = promise.id if promise else id_at(self._clock.now(), self._clock.random(10))
+        entry = Entry(promise, made, rows, stamp or self._session.stamp())
+        bucket, shard = _place(entry.id)
+        work, subject = (entry.promise.work, entry.promise.subject) if entry.promise else (_OWN, b"")
+        await self._session.each(
+            [
+                partial(self._open, bucket),
+                partial(
+                    self._session.write,
+                    "INSERT INTO pending (bucket, shard, id, work, subject, rows, stamp) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    *(bucket, shard, entry.id, int(work), subject, _encode(entry.rows), entry.stamp),
+                    stamp=self._session.stamp(),
+                ),
+            ]
+        )
+        return entry
+
+    async def remove(self, entries: Sequence[bytes]) -> None:
+        """Take entries off the list by their ids."""
+
+        async def remove(entry: bytes) -> None:
+            await self._session.write(
+                "DELETE FROM pending WHERE bucket = ? AND shard = ? AND id = ?",
+                *(*_place(entry), entry),
+                stamp=self._session.stamp(),
+            )
+
+        await self._session.each([partial(remove, entry) for entry in entries])
+
+    async def oldest(self, before: int, after: bytes, limit: int) -> list[Promise]:
+        """See `Store.promises`. The rows of each are done again first, and entries of the store's own end with that."""
+        high = id_at(before, bytes(10))
+        found: list[Promise] = []
+        for bucket in await self._buckets(after, high):
+            low, more = after, True
+            while more and len(found) < limit:
+                entries = await self._entries(bucket, low, high, limit)
+                if not entries and low == after:
+                    await self._close(bucket)
+                for entry in entries:
+                    await self._redo(entry)
+                    low = entry.id
+                found += [entry.promise for entry in entries if entry.promise]
+                await self.remove([entry.id for entry in entries if not entry.promise])
+                more = len(entries) == limit
+        return found[:limit]
+
+    async def _entries(self, bucket: int, low: bytes, high: bytes, limit: int) -> list[Entry]:
+        """The oldest entries of one bucket between two ids."""
+        query = (
+            "SELECT id, work, subject, rows, stamp FROM pending"
+            " WHERE bucket = ? AND shard = ? AND id > ? AND id < ? LIMIT ?"
+        )
+        parts = await self._session.each(
+            [partial(self._session.read, query, bucket, shard, low, high, limit) for shard in range(_SHARDS)]
+        )
+        return [
+            Entry(Promise(made, Work(work), subject) if work != _OWN else None, made, _decode(written), stamp)
+            for made, work, subject, written, stamp in sorted(row for part in parts for row in part)[:limit]
+        ]
+
+    # --- which buckets there are -------------------------------------------------------------------------------------
+
+    async def _open(self, bucket: int) -> None:
+        """Have a bucket found by all who sweep. Remembered for as long as nobody can have closed it."""
+        if bucket in self._opened:
+            return
+        day = bucket // _DAY_BUCKETS
+        query = "INSERT INTO pending_bucket (list_of, number) VALUES (?, ?)"
+        await self._session.each(
+            [
+                partial(self._session.write, query, *row, stamp=self._session.stamp())
+                for row in ((_DAYS, day), (day, bucket))
+            ]
+        )
+        self._lowest[day] = min(bucket, self._lowest.get(day, bucket))
+        if self._clock.now() < (bucket + 1) * _BUCKET_MILLIS + _KNOWN_MILLIS:
+            self._opened[bucket] = None
+            if len(self._opened) > _KNOWN_BUCKETS:
+                del self._opened[next(iter(self._opened))]
+
+    async def _close(self, bucket: int) -> None:
+        """Take an empty bucket off the list, when nobody writes to it any more."""
+        if self._clock.now() > (bucket + 1) * _BUCKET_MILLIS + _SETTLED_MILLIS:
+            self._opened.pop(bucket, None)
+            await self._unlist(bucket // _DAY_BUCKETS, bucket)
+
+    async def _buckets(self, low: bytes, high: bytes) -> list[int]:
+        """The buckets that may hold entries between two ids, in order."""
+        first, last = millis_of(low.ljust(6, b"\0")) // _BUCKET_MILLIS, millis_of(high) // _BUCKET_MILLIS
+        now = self._clock.now() // _BUCKET_MILLIS
+        if now >= self._forget_at:  # somebody whose clock is wrong may have opened one that we would pass over
+            self._lowest.clear()
+            self._forget_at = now + _REMEMBERED_BUCKETS
+        found: list[int] = []
+        for day in await self._listed(_DAYS, first // _DAY_BUCKETS):
+            if day > last // _DAY_BUCKETS:
+                break
+            # Not from the day's begin: where buckets were taken off the list their tombstones are in the way.
+            lowest = self._lowest.get(day, day * _DAY_BUCKETS)
+            buckets = await self._listed(day, lowest)
+            if not buckets and now // _DAY_BUCKETS > day + 1:
+                await self._unlist(_DAYS, day)
+            self._lowest[day] = min(buckets, default=max(lowest, min(now, (day + 1) * _DAY_BUCKETS) - _MARGIN_BUCKETS))
+            found += [bucket for bucket in buckets if first <= bucket <= last]
+        return found
+
+    async def _listed(self, list_of: int, first: int) -> list[int]:
+        rows = await self._session.read(
+            "SELECT number FROM pending_bucket WHERE list_of = ? AND number >= ?", list_of, first
+        )
+        return [number for (number,) in rows]
+
+    async def _unlist(self, list_of: int, number: int) -> None:
+        await self._session.write(
+            "DELETE FROM pending_bucket WHERE list_of = ? AND number = ?", list_of, number, stamp=self._session.stamp()
+        )
+
+
+def _place(entry: bytes) -> tuple[int, int]:
+    """The bucket and shard of an entry."""
+    return millis_of(entry) // _BUCKET_MILLIS, entry[-1] % _SHARDS

@@ -1,0 +1,171 @@
+"""The tables, one for each question that is asked, and how a keyspace is brought up to them.
+
+Ids are blobs, which sort as their bytes do, whatever their UUID version. No counters, secondary indexes, views.
+"""
+
+from collections.abc import Sequence
+
+from acsylla.errors import CassErrorServerInvalidQuery
+
+from rookery.adapters.cassandra.session import Access, Session, connect
+from rookery.domain.errors import Conflict
+from rookery.ports.clock import Clock
+
+_SECONDS = 30.0
+_DAY = 24 * 60 * 60
+# A replica that is slow or dead is read around by its coordinator too, not only by us.
+_READ_AROUND = "speculative_retry = 'MIN(99PERCENTILE,50ms)'"
+# What is taken off these lists and comes back, as a node missed it, is done once more, which changes nothing: so their
+# tombstones need not be kept for as long as a node may be away.
+_SHORT_GRACE = f"gc_grace_seconds = {4 * 60 * 60}"
+
+_FIRST: Sequence[str] = (
+    f"""CREATE TABLE IF NOT EXISTS meta (name text PRIMARY KEY, value blob) WITH {_READ_AROUND}""",
+    # deleted, fanout and fanout_since are written by lightweight transactions only, the rest never by one.
+    f"""CREATE TABLE IF NOT EXISTS user_by_id (
+        id blob PRIMARY KEY, name text, display_name text, password_hash text, is_admin boolean,
+        deleted boolean, fanout tinyint, fanout_since bigint
+    ) WITH {_READ_AROUND}""",
+    # Written by lightweight transactions only, and never removed: a name is given once.
+    f"""CREATE TABLE IF NOT EXISTS user_by_name (name_key text PRIMARY KEY, id blob) WITH {_READ_AROUND}""",
+    f"""CREATE TABLE IF NOT EXISTS user_by_letter (
+        letter text, name_key text, id blob, PRIMARY KEY ((letter), name_key)
+    ) WITH {_READ_AROUND}""",
+    f"""CREATE TABLE IF NOT EXISTS user_to_purge (
+        list tinyint, id blob, stamp bigint, PRIMARY KEY ((list), id)
+    ) WITH {_READ_AROUND}""",
+    # Who may be on his way between push and pull; whether he is, his own row says.
+    f"""CREATE TABLE IF NOT EXISTS user_by_fanout (
+        list tinyint, id blob, PRIMARY KEY ((list), id)
+    ) WITH {_READ_AROUND}""",
+    f"""CREATE TABLE IF NOT EXISTS token_by_hash (hash blob PRIMARY KEY, user blob) WITH {_READ_AROUND}""",
+    f"""CREATE TABLE IF NOT EXISTS token_by_user (
+        user blob, hash blob, PRIMARY KEY ((user), hash)
+    ) WITH {_READ_AROUND}""",
+    # The truth of who follows whom. A partition is changed by lightweight transactions on its version only; state is 0
+    # for those followed and 1 for those unfollowed lately.
+    f"""CREATE TABLE IF NOT EXISTS following (
+        follower blob, version bigint STATIC, writer blob STATIC, state tinyint, followee blob, at bigint, once blob,
+        PRIMARY KEY ((follower), state, followee)
+    ) WITH CLUSTERING ORDER BY (state ASC, followee DESC) AND {_READ_AROUND}""",
+    # The same from the other end, written with the version of the truth as its timestamp.
+    f"""CREATE TABLE IF NOT EXISTS follower (
+        followee blob, shard tinyint, follower blob, PRIMARY KEY ((followee, shard), follower)
+    ) WITH CLUSTERING ORDER BY (follower DESC) AND {_READ_AROUND}""",
+    # deleted is written by lightweight transactions only, the rest never by one.
+    f"""CREATE TABLE IF NOT EXISTS tweet_by_id (
+        id blob PRIMARY KEY, author blob, title text, body text, retweet blob, root blob, depth int, initial bigint,
+        deleted boolean
+    ) WITH {_READ_AROUND}""",
+    f"""CREATE TABLE IF NOT EXISTS tweet_by_author (
+        author blob, id blob, depth int, PRIMARY KEY ((author), id)
+    ) WITH CLUSTERING ORDER BY (id DESC) AND {_READ_AROUND}""",
+    # made, digest, at and stamp are written by lightweight transactions only; done holds made again, and what else the
+    # write told, when all of it is written.
+    f"""CREATE TABLE IF NOT EXISTS idempotency (
+        key blob PRIMARY KEY, digest blob, made blob, at bigint, stamp bigint, done blob
+    ) WITH default_time_to_live = {_DAY + 2 * 60 * 60} AND {_READ_AROUND}""",
+    # Promises by ten seconds of wall time. list_of says which buckets there may be: (-1) has days, a day has buckets.
+    f"""CREATE TABLE IF NOT EXISTS pending (
+        bucket bigint, shard tinyint, id blob, work tinyint, subject blob, rows blob, stamp bigint,
+        PRIMARY KEY ((bucket, shard), id)
+    ) WITH {_SHORT_GRACE} AND {_READ_AROUND}""",
+    f"""CREATE TABLE IF NOT EXISTS pending_bucket (
+        list_of bigint, number bigint, PRIMARY KEY ((list_of), number)
+    ) WITH {_SHORT_GRACE} AND {_READ_AROUND}""",
+    f"""CREATE TABLE IF NOT EXISTS epoch (
+        list tinyint, server text, number bigint, PRIMARY KEY ((list), server)
+    ) WITH {_READ_AROUND}""",
+)
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST,)
+VERSION = len(MIGRATIONS)
+
+TABLES = tuple(statement.split()[5] for statement in _FIRST)
+
+_META = "SELECT value FROM meta WHERE name = ?"
+
+
+async def apply(access: Access, clock: Clock, keyspace: str, replication: str) -> int:
+    """Make a keyspace, or bring an older one up to this program's schema; the version it had before, 0 for none.
+
+    Doing it twice changes nothing. Each statement waits until all nodes agree.
+
+    Raises:
+        Conflict: `schema_too_new`, for one of a later Rookery.
+        Unavailable: `store_unavailable`.
+    """
+    outside = await connect(access, clock, keyspace=None, seconds=_SECONDS)
+    try:
+        await outside.change(f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {_strategy(replication)}")
+    finally:
+        await outside.close()
+    session = await connect(access, clock, keyspace=keyspace, seconds=_SECONDS)
+    try:
+        await session.change(MIGRATIONS[0][0])  # the table of versions
+        before = await _version(session)
+        for migration in MIGRATIONS[before:]:
+            for statement in migration:
+                await session.change(statement)
+        await _settle(session, "secret", clock.random(32))
+        if before < VERSION:
+            await session.write(
+                "INSERT INTO meta (name, value) VALUES ('version', ?)", bytes([VERSION]), stamp=session.stamp()
+            )
+    finally:
+        await session.close()
+    return before
+
+
+async def check(session: Session) -> None:
+    """Refuse a keyspace of another schema than ours.
+
+    Raises:
+        Conflict: `schema_missing`, `schema_too_old`, `schema_too_new`.
+    """
+    version = await _version(session)
+    if not version:
+        raise Conflict("schema_missing", "The keyspace has no tables of Rookery: make them with rookery schema apply.")
+    if version < VERSION:
+        raise Conflict(
+            "schema_too_old",
+            f"The keyspace has schema {version}, this Rookery needs {VERSION}: bring it up with rookery schema apply.",
+        )
+
+
+async def secret(session: Session) -> bytes:
+    """See `Store.secret`."""
+    found: bytes = (await session.read(_META, "secret"))[0][0]
+    return found
+
+
+async def _settle(session: Session, name: str, value: bytes) -> None:
+    """Write a value that only the first writes, for ever."""
+    for turn in range(10):
+        if await session.read(_META, name, serial=True):
+            return
+        await session.decide(("INSERT INTO meta (name, value) VALUES (?, ?) IF NOT EXISTS", (name, value)))
+        await session.back_off(turn)
+
+
+async def _version(session: Session) -> int:
+    try:
+        rows = await session.read(_META, "version")
+    except CassErrorServerInvalidQuery:  # there is no such table
+        return 0
+    version = int(rows[0][0][0]) if rows else 0
+    if version > VERSION:
+        raise Conflict(
+            "schema_too_new",
+            f"The keyspace has schema {version}, this Rookery knows up to {VERSION}: use a newer Rookery.",
+        )
+    return version
+
+
+def _strategy(replication: str) -> str:
+    """The replication of a keyspace: a number of copies for each datacenter, or `name:number` for some of them."""
+    if replication.isdecimal():
+        return f"{{'class': 'NetworkTopologyStrategy', 'replication_factor': {int(replication)}}}"
+    pairs = (part.strip().rsplit(":", 1) for part in replication.split(","))
+    return (
+        "{'class': 'NetworkTopologyStrategy', " + ", ".join(f"'{name}': {int(number)}" for name, number in pairs) + "}"
+    )

@@ -1,0 +1,256 @@
+"""One session with a Cassandra ring: prepared statements, bounds on time and number, and errors of the domain."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import acsylla
+from acsylla.errors import (
+    CassErrorLibNoHostsAvailable,
+    CassErrorLibUnableToSetKeyspace,
+    CassErrorServerInvalidQuery,
+    CassErrorServerUnavailable,
+    CassException,
+)
+
+from rookery.domain.errors import Conflict, Unavailable
+from rookery.ports.clock import Clock
+
+T = TypeVar("T")
+
+Row = tuple[Any, ...]
+Change = tuple[str, Sequence[object]]
+"""A statement of CQL and the values for its question marks."""
+
+IN_FLIGHT = 64
+"""Statements of one call that are under way together."""
+_CONNECT_SECONDS = 5.0
+# A request that the first node does not answer is sent to the next one as well: that is what hides a dead node until
+# the ring has noticed. It costs a second request where answers take longer than this.
+_SPECULATE_MILLIS = 60
+_SPECULATIVE = 2
+_QUEUE = 32_768
+_RECONNECT_MILLIS = 500
+_HEARTBEAT_SECONDS = 2
+_DECISIONS = 3
+"""How often what is to be decided can be tried within the bound, when the node that was asked does not answer."""
+_REFUSED = (CassErrorServerUnavailable, CassErrorLibNoHostsAvailable, RuntimeError)
+"""What surely changed nothing: too few nodes, none to ask, a closed session."""
+_LONG_SECONDS = 30.0
+_BACK_OFF_SECONDS = 0.004
+_LONGEST_BACK_OFF_SECONDS = 0.1
+
+logging.getLogger("acsylla").setLevel(logging.ERROR)  # it warns of every node that is away, on each attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where a ring is and how to get in. Paths are of PEM files; `authority` turns TLS on and says whom to believe."""
+
+    servers: Sequence[str]
+    """`host:port` each, all of one port: the nodes to ask first for the others."""
+    user: str = ""
+    password: str = ""
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class Session:
+    """Runs statements at LOCAL_QUORUM. Each method raises `Unavailable` (`store_unavailable`).
+
+    `timeout` (seconds) bounds one statement; `within` bounds several.
+    """
+
+    def __init__(self, driver: acsylla.Session, clock: Clock, timeout: float) -> None:
+        self._driver = driver
+        self._clock = clock
+        self._timeout = timeout
+        self._prepared: dict[str, acsylla.PreparedStatement] = {}
+        self._stamp = 0
+        self._closed = False
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def stamp(self, after: int | None = None) -> int:
+        """A timestamp for writes: microseconds since 1970, each greater than the one before and than `after`.
+
+        Whoever changes what was written gives that write's own timestamp: so the later one wins also where the clocks
+        of two machines differ.
+        """
+        self._stamp = max(self._clock.now() * 1000, self._stamp + 1, (after or 0) + 1)
+        return self._stamp
+
+    @asynccontextmanager
+    async def within(self) -> AsyncIterator[None]:
+        """What is done inside takes no longer than one statement may, all together."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except TimeoutError as error:
+            raise unavailable(error) from error
+
+    async def back_off(self, turn: int) -> None:
+        """Wait a little, at random and longer each turn, before trying again what others try as well."""
+        most = min(_BACK_OFF_SECONDS * 2**turn, _LONGEST_BACK_OFF_SECONDS)
+        await asyncio.sleep(most * int.from_bytes(self._clock.random(2), "big") / 65_536)
+
+    # --- statements --------------------------------------------------------------------------------------------------
+
+    async def read(self, cql: str, *values: object, serial: bool = False, long: bool = False) -> list[Row]:
+        """The rows of a SELECT. `serial` settles what is being decided; `long` allows for counting many rows."""
+        statement = await self._bind(cql, values)
+        statement.set_is_idempotent(True)
+        if serial:
+            statement.set_consistency(acsylla.Consistency.LOCAL_SERIAL)
+        seconds = _LONG_SECONDS if long else self._timeout
+        if long:
+            statement.set_timeout(seconds)
+        return _rows(await self._run(self._driver.execute(statement), seconds))
+
+    async def page(self, cql: str, position: bytes, limit: int) -> tuple[list[Row], bytes | None]:
+        """Some of the rows of a SELECT over all partitions, and the position behind them; None at the end."""
+        statement = await self._bind(cql, ())
+        statement.set_is_idempotent(True)
+        statement.set_page_size(limit)
+        if position:
+            statement.set_page_state(position)
+        result = await self._run(self._driver.execute(statement), self._timeout)
+        return _rows(result), result.page_state() if result.has_more_pages() else None
+
+    async def write(self, cql: str, *values: object, stamp: int) -> None:
+        """Write with a timestamp of its own, so that doing it twice is doing it once."""
+        statement = await self._bind(cql, values)
+        statement.set_is_idempotent(True)
+        statement.set_timestamp(stamp)
+        await self._run(self._driver.execute(statement), self._timeout)
+
+    async def decide(self, *changes: Change) -> bool:
+        """Make changes of one partition if their conditions hold (a lightweight transaction).
+
+        False when they do not hold, and when nobody knows: then what became of it is to be read with `serial`.
+        """
+        statements = [await self._bind(cql, values) for cql, values in changes]
+        if len(statements) == 1:
+            statements[0].set_timeout(self._timeout / _DECISIONS)
+            asked = self._driver.execute(statements[0])
+        else:
+            batch = acsylla.create_batch_unlogged(timeout=self._timeout / _DECISIONS)
+            batch.set_consistency(acsylla.Consistency.LOCAL_QUORUM)
+            batch.set_serial_consistency(acsylla.Consistency.LOCAL_SERIAL)
+            for statement in statements:
+                batch.add_statement(statement)
+            asked = self._driver.execute_batch(batch)
+        try:
+            async with asyncio.timeout(self._timeout):
+                result = await asked
+        except _REFUSED as error:
+            raise unavailable(error) from error
+        except CassErrorServerInvalidQuery:
+            raise  # a mistake of ours
+        except (CassException, TimeoutError):
+            return False
+        return bool(result.first().column_value_by_index(0))
+
+    async def change(self, cql: str) -> None:
+        """Change the schema, and wait until all nodes agree on it."""
+        await self._run(self._driver.execute(acsylla.create_statement(cql)), self._timeout)
+
+    async def each(self, tasks: Sequence[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
+        """The results of many, `IN_FLIGHT` at a time under way, in the order given."""
+        results: dict[int, T] = {}
+        waiting = iter(enumerate(tasks))
+
+        async def work() -> None:
+            for at, task in waiting:
+                results[at] = await task()
+
+        workers = [asyncio.create_task(work()) for _ in range(min(IN_FLIGHT, len(tasks)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+        return [results[at] for at in range(len(tasks))]
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        if not self._closed:
+            self._closed = True
+            await self._driver.close()
+
+    async def _bind(self, cql: str, values: Sequence[object]) -> acsylla.Statement:
+        if cql not in self._prepared:
+            self._prepared[cql] = await self._run(self._driver.create_prepared(cql), self._timeout)
+        return self._prepared[cql].bind(list(values))
+
+    async def _run(self, asked: Awaitable[T], seconds: float) -> T:
+        """Wait for an answer. The driver's own bound does not hold in every case, so here is ours."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await asked
+        except CassErrorServerInvalidQuery:
+            raise  # a mistake of ours
+        except (CassException, RuntimeError, TimeoutError) as error:
+            raise unavailable(error) from error
+
+
+async def connect(access: Access, clock: Clock, *, keyspace: str | None, seconds: float = 0.9) -> Session:
+    """Open a session with a ring, in a keyspace of it or, to make one, in none.
+
+    Raises:
+        Unavailable: `store_unavailable`.
+        Conflict: `schema_missing`.
+    """
+    hosts, ports = zip(*(server.rsplit(":", 1) for server in access.servers), strict=True)
+    cluster = acsylla.create_cluster(
+        [host.strip("[]") for host in hosts],
+        port=int(ports[0]),
+        username=access.user or None,
+        password=access.password or None,
+        connect_timeout=_CONNECT_SECONDS,
+        request_timeout=seconds,
+        consistency=acsylla.Consistency.LOCAL_QUORUM,
+        serial_consistency=acsylla.Consistency.LOCAL_SERIAL,
+        queue_size_io=_QUEUE,
+        constant_reconnect_delay_ms=_RECONNECT_MILLIS,
+        heartbeat_interval_sec=_HEARTBEAT_SECONDS,
+        idle_timeout_sec=2 * _HEARTBEAT_SECONDS,
+        speculative_execution_policy=acsylla.SpeculativeExecutionPolicy(_SPECULATE_MILLIS, _SPECULATIVE),
+        ssl_enabled=access.authority is not None,
+        ssl_trusted_cert=_pem(access.authority),
+        ssl_cert=_pem(access.certificate),
+        ssl_private_key=_pem(access.key),
+        ssl_verify_flags=acsylla.SSLVerifyFlags.PEER_IDENTITY,
+        log_level="error",
+        application_name="rookery",
+    )
+    try:
+        async with asyncio.timeout(2 * _CONNECT_SECONDS):
+            driver = await cluster.create_session(keyspace)
+    except CassErrorLibUnableToSetKeyspace as error:
+        raise Conflict(
+            "schema_missing", f"Cassandra has no keyspace {keyspace}: make it with rookery schema apply."
+        ) from error
+    except (CassException, TimeoutError) as error:
+        raise unavailable(error) from error
+    return Session(driver, clock, seconds)
+
+
+def unavailable(error: BaseException | None = None) -> Unavailable:
+    """The one answer when the ring can't be read or written."""
+    made = Unavailable("store_unavailable", "The store can't be read or written now.")
+    made.__cause__ = error
+    return made
+
+
+def _pem(path: Path | None) -> str | None:
+    return path.read_text() if path else None
+
+
+def _rows(result: acsylla.Result) -> list[Row]:
+    return [row.as_tuple() for row in result.all()]

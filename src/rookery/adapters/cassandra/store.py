@@ -1,0 +1,410 @@
+"""The store on a Cassandra ring.
+
+What a write changes is in several partitions, so it is written down first (see `journal`), then done row by row with
+one timestamp, and done again by whoever sweeps if its maker did not come to the end. What must be decided between
+several - a name, a key, a follow within the bound, who deleted first - is decided by a lightweight transaction.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+import msgspec
+
+from rookery.adapters.cassandra import follow_rows, schema, tweet_rows, user_rows
+from rookery.adapters.cassandra.journal import (
+    Entry,
+    FollowRows,
+    Journal,
+    NoTweetRows,
+    NoUserRows,
+    TweetRows,
+    UserRows,
+)
+from rookery.adapters.cassandra.key_rows import Keys
+from rookery.adapters.cassandra.session import Session
+from rookery.adapters.cassandra.turns import Turns
+from rookery.domain.errors import Conflict, Unavailable, unknown_tweet, unknown_user
+from rookery.domain.idempotency import KEPT_MILLIS, Once
+from rookery.domain.ids import TweetId, UserId
+from rookery.domain.promises import Promise
+from rookery.domain.tweets import TweetRecord
+from rookery.domain.users import FanoutState, UserCounts, UserRecord
+from rookery.ports.clock import Clock
+from rookery.ports.store import Below, Credentials, FanoutChange, Written
+
+_NEW, _OLD = b"\x01", b"\x00"
+_IMPORTED_AT_ONCE = 50
+_LIST = 0
+_MOST_SKEW_MILLIS = 500
+
+
+class CassandraStore:
+    """Implements `ports.store.Store`. The session belongs to whoever opened it."""
+
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self._session = session
+        self._clock = clock
+        self._keys = Keys(session)
+        self._journal = Journal(session, clock, self._redo)
+        self._turns = Turns()
+        self._unfollows_forgotten = 0
+        self._behind: set[asyncio.Task[None]] = set()
+
+    # --- users -------------------------------------------------------------------------------------------------------
+
+    async def add_user(self, user: UserRecord, credentials: Credentials, once: Once | None = None) -> UserId:
+        session = self._session
+        async with session.within(), self._turns.of(once.key if once else None):
+            claim = await self._keys.look(once)
+            if claim is None:
+                if await user_rows.owner_of(session, user.name):
+                    raise _name_taken()
+                claim = await self._keys.claim(once, user.id)
+            if claim.told is not None:
+                return UserId(claim.made)
+            user = msgspec.structs.replace(user, id=UserId(claim.made))
+            rows = UserRows(user, credentials.password_hash, credentials.token_hash)
+            entry = await self._journal.add(None, rows, claim.stamp)
+            if not await user_rows.claim_name(session, user.name, user.id):
+                await self._keys.release(once, user.id)
+                await self._journal.remove([entry.id])
+                raise _name_taken()
+            await user_rows.write(session, rows, claim.stamp)
+            await self._keys.done(once, user.id)
+        self._clear(entry)
+        return user.id
+
+    async def users(self, ids: Sequence[UserId]) -> Mapping[UserId, UserRecord]:
+        return await user_rows.by_ids(self._session, ids)
+
+    async def user_by_name(self, name: str) -> UserRecord | None:
+        return await user_rows.by_name(self._session, name)
+
+    async def list_users(self, after: str, limit: int) -> Sequence[UserRecord]:
+        return await user_rows.listed(self._session, after, limit)
+
+    async def user_counts(self, user: UserId) -> UserCounts:
+        followers, followees, tweets = await asyncio.gather(
+            follow_rows.count_followers(self._session, user),
+            follow_rows.count_followees(self._session, user),
+            tweet_rows.count(self._session, user),
+        )
+        return UserCounts(followers=followers, followees=followees, tweets=tweets)
+
+    async def delete_user(self, user: UserId, promise: Promise | None = None) -> bool:
+        async with self._session.within():
+            rows = NoUserRows(user)
+            entry = await self._journal.add(promise, rows)
+            deleted = await user_rows.delete(self._session, user)
+            await user_rows.remove(self._session, rows, entry.stamp)
+        self._clear(entry)
+        return deleted
+
+    async def users_to_purge(self, limit: int) -> Sequence[UserId]:
+        return await user_rows.to_purge(self._session, limit)
+
+    async def purge_user(
+        self, user: UserId, limit: int, promise: Callable[[TweetId], Promise | None] = lambda _: None
+    ) -> Sequence[Written] | None:
+        if not await user_rows.is_to_purge(self._session, user):
+            return None
+
+        async def delete(tweet: TweetId) -> Written:
+            made = promise(tweet)
+            return replace(await self.delete_tweet(tweet, made), promise=made)
+
+        some = await tweet_rows.some_to_purge(self._session, user, limit)
+        deleted = await self._session.each([partial(delete, tweet) for tweet in some])
+        left = limit - len(deleted)
+        if not left or await self._remove_follows(user, left) or deleted:
+            return deleted
+        await user_rows.mark_purged(self._session, user)
+        return None
+
+    async def _remove_follows(self, user: UserId, limit: int) -> int:
+        """Take away so many of a deleted user's follows, both ways; how many went."""
+        session = self._session
+        followees = await follow_rows.followees(session, user, None, min(limit, follow_rows.MOST_AT_ONCE))
+        if followees:
+            entry = await self._journal.add(None, FollowRows(user, followees))
+            await follow_rows.remove(session, entry.id, user, followees, None)
+            self._clear(entry)
+
+        async def remove(follower: UserId) -> None:
+            await follow_rows.remove(session, self._clock.random(16), follower, [user], None)
+            await follow_rows.redo(session, FollowRows(follower, [user]))  # also if only this end was left
+
+        followers = await follow_rows.followers(session, user, None, limit - len(followees)) if limit else []
+        await session.each([partial(remove, follower) for follower in followers])
+        return len(followees) + len(followers)
+
+    # --- what users sign in with -------------------------------------------------------------------------------------
+
+    async def password_hash(self, user: UserId) -> str | None:
+        return await user_rows.password_hash(self._session, user)
+
+    async def add_token(self, user: UserId, token_hash: bytes, once: Once | None = None) -> None:
+        async with self._session.within(), self._turns.of(once.key if once else None):
+            claim = await self._keys.look(once)
+            if claim is None:
+                await self._require_live(user)
+                claim = await self._keys.claim(once, user)
+            if claim.told is None:
+                await user_rows.add_token(self._session, user, token_hash, claim.stamp)
+                await self._keys.done(once, user)
+
+    async def token_owner(self, token_hash: bytes) -> UserRecord | None:
+        return await user_rows.token_owner(self._session, token_hash)
+
+    async def revoke_token(self, token_hash: bytes) -> None:
+        async with self._session.within():
+            await user_rows.revoke(self._session, token_hash)
+
+    async def revoke_tokens(self, user: UserId) -> int:
+        return await user_rows.revoke_all(self._session, user)
+
+    async def recall(self, once: Once) -> bytes | None:
+        claim = await self._keys.look(once)
+        return claim.made if claim and claim.told is not None else None
+
+    # --- follows -----------------------------------------------------------------------------------------------------
+
+    async def follow(
+        self,
+        follower: UserId,
+        followee: UserId,
+        at: int,
+        most: int,
+        once: Once | None = None,
+        *,
+        promise: Promise | None = None,
+    ) -> bool:
+        async with self._session.within(), self._turns.of(once.key if once else None), self._turns.of(follower):
+            claim = await self._keys.look(once)
+            if claim is None:
+                await self._require_live(follower, followee)
+                claim = await self._keys.claim(once, followee)
+            if claim.told is not None:
+                return claim.told == _NEW
+            entry = await self._journal.add(promise, FollowRows(follower, [followee]), claim.stamp)
+            key = once.key if once else b""
+            try:
+                new = await follow_rows.add(self._session, entry.id, follower, followee, at, most=most, key=key)
+            except Conflict:
+                await self._keys.release(once, followee)
+                await self._journal.remove([entry.id])
+                raise
+            await self._keys.done(once, followee, _NEW if new else _OLD)
+        self._clear(entry)
+        return new
+
+    async def add_follows(self, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
+        wanted: defaultdict[UserId, dict[UserId, None]] = defaultdict(dict)
+        for follower, followee in pairs:
+            wanted[follower][followee] = None
+        await self._require_known({user for pair in pairs for user in pair})
+
+        async def add(follower: UserId, followees: Sequence[UserId]) -> int:
+            async with self._turns.of(follower):
+                entry = await self._journal.add(None, FollowRows(follower, followees))
+                new = await follow_rows.add_many(self._session, entry.id, follower, followees, at)
+            self._clear(entry)
+            return new
+
+        size = follow_rows.MOST_AT_ONCE
+        tasks = [
+            partial(add, follower, list(followees)[start : start + size])
+            for follower, followees in wanted.items()
+            for start in range(0, len(followees), size)
+        ]
+        return sum(await self._session.each(tasks))
+
+    async def unfollow(self, follower: UserId, followee: UserId, at: int, promise: Promise | None = None) -> bool:
+        async with self._session.within(), self._turns.of(follower):
+            entry = await self._journal.add(promise, FollowRows(follower, [followee]))
+            gone = await follow_rows.remove(self._session, entry.id, follower, [followee], at)
+        self._clear(entry)
+        return bool(gone)
+
+    async def followees(self, user: UserId, below: UserId | None, limit: int) -> Sequence[UserId]:
+        return await follow_rows.followees(self._session, user, below, limit)
+
+    async def followers(self, user: UserId, below: UserId | None, limit: int) -> Sequence[UserId]:
+        return await follow_rows.followers(self._session, user, below, limit)
+
+    async def has_followers(self, user: UserId, least: int) -> bool:
+        return await follow_rows.has_followers(self._session, user, least)
+
+    async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
+        return await follow_rows.unfollowed(self._session, user, max(since, self._unfollows_forgotten))
+
+    # --- tweets ------------------------------------------------------------------------------------------------------
+
+    async def add_tweet(
+        self, tweet: TweetRecord, most_depth: int, once: Once | None = None, promise: Promise | None = None
+    ) -> Written:
+        session = self._session
+        async with session.within(), self._turns.of(once.key if once else None):
+            claim = await self._keys.look(once)
+            if claim is None:
+                await asyncio.gather(
+                    self._require_live(tweet.author), tweet_rows.require_live_parent(session, tweet, most_depth)
+                )
+                claim = await self._keys.claim(once, tweet.id)
+            if claim.told is not None:
+                first = TweetId(claim.made)
+                return Written((await tweet_rows.by_ids(session, [first]))[first], owes_count=True, repeated=True)
+            tweet = await tweet_rows.in_chain(session, msgspec.structs.replace(tweet, id=TweetId(claim.made)))
+            rows = TweetRows([tweet])
+            entry = await self._journal.add(promise, rows, claim.stamp)
+            await tweet_rows.write(session, rows, claim.stamp)
+            await self._keys.done(once, tweet.id)
+        self._clear(entry)
+        return Written(tweet, owes_count=True)
+
+    async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
+        await self._require_known({tweet.author for tweet in tweets})
+        known = dict(await tweet_rows.by_ids(self._session, [tweet.id for tweet in tweets]))
+        new: list[TweetRecord] = []
+        written: list[Written] = []
+        for tweet in tweets:
+            repeated = tweet.id in known
+            if not repeated:
+                known[tweet.id] = tweet
+                new.append(tweet)
+            written.append(Written(known[tweet.id], owes_count=True, repeated=repeated))
+        for start in range(0, len(new), _IMPORTED_AT_ONCE):
+            rows = TweetRows(new[start : start + _IMPORTED_AT_ONCE])
+            entry = await self._journal.add(None, rows)
+            await tweet_rows.write(self._session, rows, entry.stamp)
+            self._clear(entry)
+        return written
+
+    async def tweets(self, ids: Sequence[TweetId]) -> Mapping[TweetId, TweetRecord]:
+        return await tweet_rows.by_ids(self._session, ids)
+
+    async def tails(self, wanted: Sequence[Below], limit: int) -> Sequence[Sequence[bytes]]:
+        return await tweet_rows.tails(self._session, wanted, limit)
+
+    async def delete_tweet(self, tweet: TweetId, promise: Promise | None = None) -> Written:
+        async with self._session.within():
+            record = await tweet_rows.by_id(self._session, tweet)
+            if record is None:
+                raise unknown_tweet()
+            rows = NoTweetRows(tweet)
+            entry = await self._journal.add(promise, rows)
+            first = not record.deleted and await tweet_rows.delete(self._session, tweet)
+            await tweet_rows.forget(self._session, rows, entry.stamp)
+        self._clear(entry)
+        gone = msgspec.structs.replace(record, deleted=True, title="", body="")
+        return Written(gone, owes_count=True, repeated=not first)
+
+    async def walk_tweets(self, position: bytes, limit: int) -> tuple[Sequence[TweetRecord], bytes | None]:
+        return await tweet_rows.walk(self._session, position, limit)
+
+    # --- fan-out -----------------------------------------------------------------------------------------------------
+
+    async def set_fanout(self, author: UserId, old: FanoutState, new: FanoutState, at: int) -> bool:
+        return await user_rows.set_fanout(self._session, author, old, new, at)
+
+    async def fanout_changes(self) -> Sequence[FanoutChange]:
+        return await user_rows.fanout_changes(self._session)
+
+    # --- promises ----------------------------------------------------------------------------------------------------
+
+    async def promises(self, before: int, after: bytes, limit: int) -> Sequence[Promise]:
+        return await self._journal.oldest(before, after, limit)
+
+    async def fulfil(self, promises: Sequence[bytes]) -> None:
+        await self._journal.remove(promises)
+
+    async def _redo(self, entry: Entry) -> None:
+        """Do what an entry says, whatever of it was done. Nothing that was written later is undone by that."""
+        session, stamp = self._session, entry.stamp
+        match entry.rows:
+            case UserRows() as rows:
+                if await user_rows.claim_name(session, rows.user.name, rows.user.id):
+                    await user_rows.write(session, rows, stamp)
+            case NoUserRows() as rows:
+                await user_rows.delete(session, rows.user)
+                await user_rows.remove(session, rows, stamp)
+            case TweetRows() as rows:
+                await tweet_rows.rewrite(session, rows, stamp)
+            case NoTweetRows() as rows:
+                await tweet_rows.delete(session, rows.tweet)
+                await tweet_rows.forget(session, rows, stamp)
+            case FollowRows() as rows:
+                await follow_rows.redo(session, rows)
+
+    def _clear(self, entry: Entry) -> None:
+        """Take an entry of the store's own off the list, without anybody waiting for it; else a sweep does."""
+        if entry.promise is None:
+            task = asyncio.create_task(self._forget(entry))
+            self._behind.add(task)
+            task.add_done_callback(self._behind.discard)
+
+    async def _forget(self, entry: Entry) -> None:
+        with suppress(Unavailable):
+            await self._journal.remove([entry.id])
+
+    # --- the epochs of caches ----------------------------------------------------------------------------------------
+
+    async def epochs(self) -> Mapping[str, int]:
+        rows = await self._session.read("SELECT server, number FROM epoch WHERE list = ?", _LIST)
+        return dict(rows)
+
+    async def raise_epoch(self, server: str, at: int) -> int:
+        query = "SELECT number FROM epoch WHERE list = ? AND server = ?"
+        async with self._session.within():
+            turn = 0
+            while True:
+                rows = await self._session.read(query, _LIST, server, serial=turn > 0)
+                before = rows[0][0] if rows else None
+                number = max(at, (before or 0) + 1)
+                change = "UPDATE epoch SET number = ? WHERE list = ? AND server = ? IF number = ?"
+                if await self._session.decide((change, (number, _LIST, server, before))):
+                    return number
+                await self._session.back_off(turn)
+                turn += 1
+
+    # --- the store itself --------------------------------------------------------------------------------------------
+
+    async def secret(self) -> bytes:
+        return await schema.secret(self._session)
+
+    async def check(self) -> None:
+        async with self._session.within():
+            await self._session.write(
+                "INSERT INTO meta (name, value) VALUES ('probe', ?)", self._clock.random(8), stamp=self._session.stamp()
+            )
+            asked = self._clock.now()
+            rows = await self._session.read("SELECT toUnixTimestamp(now()) FROM meta WHERE name = 'probe'")
+            theirs = rows[0][0] if rows else asked
+            if not asked - _MOST_SKEW_MILLIS <= theirs <= self._clock.now() + _MOST_SKEW_MILLIS:
+                raise Unavailable("clock_skewed", "The clocks of this machine and of the store differ too much.")
+
+    async def tidy(self, now: int) -> None:
+        """Rows that are past their time end by themselves; until then they are passed over."""
+        self._keys.forgotten = max(self._keys.forgotten, now - KEPT_MILLIS)
+        self._unfollows_forgotten = max(self._unfollows_forgotten, now - follow_rows.UNFOLLOWS_KEPT_SECONDS * 1000)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._behind)
+        await self._session.close()
+
+    async def _require_live(self, *users: UserId) -> None:
+        known = await user_rows.by_ids(self._session, users)
+        if any(user not in known or known[user].deleted for user in users):
+            raise unknown_user()
+
+    async def _require_known(self, users: Collection[UserId]) -> None:
+        if len(await user_rows.by_ids(self._session, list(users))) < len(users):
+            raise Conflict("inconsistent", "What is to be written speaks of users who never were.")
+
+
+def _name_taken() -> Conflict:
+    return Conflict("name_taken", "This name is taken.")

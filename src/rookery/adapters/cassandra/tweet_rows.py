@@ -1,0 +1,177 @@
+"""Tweets in Cassandra."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from rookery.adapters.cassandra import user_rows
+from rookery.adapters.cassandra.journal import NoTweetRows, TweetRows
+from rookery.adapters.cassandra.session import Row, Session
+from rookery.domain.errors import Conflict, deleted_tweet, unknown_tweet
+from rookery.domain.ids import TweetId, UserId
+from rookery.domain.timeline import entry
+from rookery.domain.tweets import TweetRecord
+from rookery.ports.store import Below
+
+_COLUMNS = "id, author, title, body, retweet, root, depth, initial, deleted"
+_ABOVE_ALL = b"\xff" * 17
+
+
+def _record(row: Row) -> TweetRecord:
+    tweet, author, title, body, retweet, root, depth, initial, deleted = row
+    return TweetRecord(
+        TweetId(tweet),
+        UserId(author),
+        "" if deleted else title,
+        "" if deleted else body,
+        TweetId(retweet) if retweet else None,
+        TweetId(root) if root else None,
+        depth,
+        initial,
+        bool(deleted),
+    )
+
+
+async def by_ids(session: Session, ids: Sequence[TweetId]) -> dict[TweetId, TweetRecord]:
+    """See `Store.tweets`."""
+    query = f"SELECT {_COLUMNS} FROM tweet_by_id WHERE id = ?"  # noqa: S608 - column names
+    found = await session.each([partial(session.read, query, tweet) for tweet in dict.fromkeys(ids)])
+    return {record.id: record for rows in found for record in map(_record, rows) if record.author}
+
+
+async def by_id(session: Session, tweet: TweetId) -> TweetRecord | None:
+    """One of them."""
+    return (await by_ids(session, [tweet])).get(tweet)
+
+
+async def walk(session: Session, position: bytes, limit: int) -> tuple[list[TweetRecord], bytes | None]:
+    """See `Store.walk_tweets`. In the order of the ring, node after node."""
+    rows, behind = await session.page(f"SELECT {_COLUMNS} FROM tweet_by_id", position, limit)  # noqa: S608
+    return [_record(row) for row in rows if row[1]], behind
+
+
+async def tails(session: Session, wanted: Sequence[Below], limit: int) -> list[list[bytes]]:
+    """See `Store.tails`."""
+    query = "SELECT id FROM tweet_by_author WHERE author = ? AND id < ? LIMIT ?"
+    found = await session.each(
+        [partial(session.read, query, author, below or _ABOVE_ALL, limit) for author, below in wanted]
+    )
+    return [
+        [entry(TweetId(tweet), author) for (tweet,) in rows] for (author, _), rows in zip(wanted, found, strict=True)
+    ]
+
+
+async def count(session: Session, author: UserId) -> int:
+    """How many live tweets an author has."""
+    query = "SELECT count(*) FROM tweet_by_author WHERE author = ?"
+    number: int = (await session.read(query, author, long=True))[0][0]
+    return number
+
+
+async def in_chain(session: Session, tweet: TweetRecord) -> TweetRecord:
+    """A tweet with its root and depth, which are those of the tweet above it and one more.
+
+    Raises:
+        NotFound: `unknown_tweet`.
+    """
+    if tweet.retweet is None:
+        return msgspec.structs.replace(tweet, root=None, depth=0)
+    parent = await by_id(session, tweet.retweet)
+    if parent is None:
+        raise unknown_tweet()
+    return msgspec.structs.replace(tweet, root=parent.root or parent.id, depth=parent.depth + 1)
+
+
+async def require_live_parent(session: Session, tweet: TweetRecord, most_depth: int) -> None:
+    """Refuse what can't be retweeted.
+
+    Raises:
+        NotFound: `unknown_tweet`, `deleted_tweet`.
+        Conflict: `chain_too_long`.
+    """
+    if tweet.retweet is None:
+        return
+    parent = await by_id(session, tweet.retweet)
+    if parent is None:
+        raise unknown_tweet()
+    author = await user_rows.by_id(session, parent.author)
+    if parent.deleted or author is None or author.deleted:
+        raise deleted_tweet()
+    if parent.depth + 1 > most_depth:
+        raise Conflict("chain_too_long", f"A chain has at most {most_depth} retweets.")
+
+
+async def write(session: Session, rows: TweetRows, stamp: int) -> None:
+    """Write the rows of new tweets."""
+    by_id = (
+        "INSERT INTO tweet_by_id (id, author, title, body, retweet, root, depth, initial)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    )
+    by_author = "INSERT INTO tweet_by_author (author, id, depth) VALUES (?, ?, ?)"
+    await session.each(
+        [
+            partial(session.write, query, *values, stamp=stamp)
+            for one in rows.tweets
+            for query, values in (
+                (by_id, (one.id, one.author, one.title, one.body, one.retweet, one.root, one.depth, one.initial)),
+                (by_author, (one.author, one.id, one.depth)),
+            )
+        ]
+    )
+
+
+async def rewrite(session: Session, rows: TweetRows, stamp: int) -> None:
+    """Write them again, but for those that were deleted since: nothing of them comes back."""
+    known = await by_ids(session, [tweet.id for tweet in rows.tweets])
+    left = [tweet for tweet in rows.tweets if tweet.id not in known or not known[tweet.id].deleted]
+    await write(session, TweetRows(left), stamp)
+
+
+async def delete(session: Session, tweet: TweetId) -> bool:
+    """Mark a tweet deleted; False if it was. Of many at once one gets True."""
+    turn = 0
+    while True:
+        rows = await session.read("SELECT deleted FROM tweet_by_id WHERE id = ?", tweet, serial=turn > 0)
+        if not rows or rows[0][0]:
+            return False
+        if await session.decide(("UPDATE tweet_by_id SET deleted = true WHERE id = ? IF deleted = null", (tweet,))):
+            return True
+        await session.back_off(turn)
+        turn += 1
+
+
+async def forget(session: Session, rows: NoTweetRows, stamp: int) -> None:
+    """Take away the text of a deleted tweet, and its place among its author's. That in its chain stays."""
+    query = "SELECT author, writetime(author) FROM tweet_by_id WHERE id = ?"
+    for author, written in await session.read(query, rows.tweet):
+        after = max(stamp, written + 1)
+        await session.each(
+            [
+                partial(
+                    session.write,
+                    "UPDATE tweet_by_id SET title = '', body = '' WHERE id = ?",
+                    rows.tweet,
+                    stamp=after,
+                ),
+                partial(
+                    session.write,
+                    "DELETE FROM tweet_by_author WHERE author = ? AND id = ?",
+                    *(author, rows.tweet),
+                    stamp=after,
+                ),
+            ]
+        )
+
+
+async def some_to_purge(session: Session, author: UserId, limit: int) -> list[TweetId]:
+    """Some of a deleted user's tweets: so many, those above each in its chain included, and at least one."""
+    query = "SELECT id, depth FROM tweet_by_author WHERE author = ? LIMIT ?"
+    some: list[TweetId] = []
+    touched = 0
+    for tweet, depth in await session.read(query, author, limit):
+        touched += 1 + depth
+        if some and touched > limit:
+            break
+        some.append(TweetId(tweet))
+    return some

@@ -1,0 +1,233 @@
+"""Users and what they sign in with, in Cassandra."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from rookery.adapters.cassandra.journal import NoUserRows, UserRows
+from rookery.adapters.cassandra.session import Row, Session
+from rookery.domain.ids import UserId
+from rookery.domain.users import FanoutState, UserRecord, name_key
+from rookery.ports.store import FanoutChange
+
+LETTERS = "0123456789_abcdefghijklmnopqrstuvwxyz"
+"""What a handle may begin with, in order: each is a partition of the list of users."""
+_LIST = 0
+
+_READ = "SELECT id, name, display_name, is_admin, deleted, fanout FROM user_by_id WHERE id = ?"
+
+
+def _record(row: Row) -> UserRecord:
+    user, name, display_name, is_admin, deleted, fanout = row
+    return UserRecord(UserId(user), name, display_name or "", bool(is_admin), bool(deleted), FanoutState(fanout or 0))
+
+
+async def by_ids(session: Session, ids: Sequence[UserId]) -> dict[UserId, UserRecord]:
+    """See `Store.users`."""
+    found = await session.each([partial(session.read, _READ, user) for user in dict.fromkeys(ids)])
+    return {record.id: record for rows in found for record in map(_record, rows) if record.name}
+
+
+async def by_id(session: Session, user: UserId) -> UserRecord | None:
+    """One of them."""
+    return (await by_ids(session, [user])).get(user)
+
+
+async def by_name(session: Session, name: str) -> UserRecord | None:
+    """See `Store.user_by_name`."""
+    owner = await owner_of(session, name)
+    return await by_id(session, owner) if owner else None
+
+
+async def owner_of(session: Session, name: str, *, serial: bool = False) -> UserId | None:
+    """To whom a handle was given."""
+    rows = await session.read("SELECT id FROM user_by_name WHERE name_key = ?", name_key(name), serial=serial)
+    return UserId(rows[0][0]) if rows else None
+
+
+async def claim_name(session: Session, name: str, user: UserId) -> bool:
+    """Give a handle to a user, if nobody has it or he does; of many at once one gets it."""
+    turn = 0
+    while True:
+        owner = await owner_of(session, name, serial=turn > 0)
+        if owner is not None:
+            return owner == user
+        change = ("INSERT INTO user_by_name (name_key, id) VALUES (?, ?) IF NOT EXISTS", (name_key(name), user))
+        if await session.decide(change):
+            return True
+        await session.back_off(turn)
+        turn += 1
+
+
+async def write(session: Session, rows: UserRows, stamp: int) -> None:
+    """Write the rows of a new user who has his handle."""
+    user = rows.user
+    key = name_key(user.name)
+    await session.each(
+        [
+            partial(
+                session.write,
+                "INSERT INTO user_by_id (id, name, display_name, password_hash, is_admin) VALUES (?, ?, ?, ?, ?)",
+                *(user.id, user.name, user.display_name, rows.password_hash, user.is_admin),
+                stamp=stamp,
+            ),
+            partial(
+                session.write,
+                "INSERT INTO user_by_letter (letter, name_key, id) VALUES (?, ?, ?)",
+                *(key[0], key, user.id),
+                stamp=stamp,
+            ),
+        ]
+    )
+    if rows.token_hash:
+        await add_token(session, user.id, rows.token_hash, stamp)
+
+
+async def listed(session: Session, after: str, limit: int) -> list[UserRecord]:
+    """See `Store.list_users`."""
+    found: list[UserRecord] = []
+    key = name_key(after)
+    for letter in LETTERS:
+        while letter >= key[:1] and len(found) < limit:
+            rows = await session.read(
+                "SELECT name_key, id FROM user_by_letter WHERE letter = ? AND name_key > ? LIMIT ?",
+                *(letter, key, limit - len(found)),
+            )
+            known = await by_ids(session, [UserId(user) for _, user in rows])
+            found += [known[user] for _, user in rows if user in known and not known[user].deleted]
+            if not rows:
+                break
+            key = rows[-1][0]
+    return found
+
+
+async def delete(session: Session, user: UserId) -> bool:
+    """Mark a user deleted; False if he was, and for one who never was. Of many at once one gets True."""
+    turn = 0
+    while True:
+        rows = await session.read("SELECT name, deleted FROM user_by_id WHERE id = ?", user, serial=turn > 0)
+        if not rows or not rows[0][0] or rows[0][1]:
+            return False
+        if await session.decide(("UPDATE user_by_id SET deleted = true WHERE id = ? IF deleted = null", (user,))):
+            return True
+        await session.back_off(turn)
+        turn += 1
+
+
+async def remove(session: Session, rows: NoUserRows, stamp: int) -> None:
+    """Take away what a deleted user signs in with, and put him on the list of those to purge."""
+    found = await session.read("SELECT name, writetime(name) FROM user_by_id WHERE id = ?", rows.user)
+    if not found or not found[0][0]:
+        return
+    key, after = name_key(found[0][0]), max(stamp, found[0][1] + 1)
+    await session.each(
+        [
+            partial(session.write, query, *values, stamp=after)
+            for query, values in (
+                ("UPDATE user_by_id SET password_hash = null WHERE id = ?", (rows.user,)),
+                ("DELETE FROM user_by_letter WHERE letter = ? AND name_key = ?", (key[0], key)),
+                ("INSERT INTO user_to_purge (list, id, stamp) VALUES (?, ?, ?)", (_LIST, rows.user, after)),
+            )
+        ]
+    )
+    await revoke_all(session, rows.user)
+
+
+async def to_purge(session: Session, limit: int) -> list[UserId]:
+    """See `Store.users_to_purge`."""
+    rows = await session.read("SELECT id FROM user_to_purge WHERE list = ? LIMIT ?", _LIST, limit)
+    return [UserId(user) for (user,) in rows]
+
+
+async def is_to_purge(session: Session, user: UserId) -> bool:
+    """Whether a user is deleted and has rows left."""
+    return bool(await session.read("SELECT id FROM user_to_purge WHERE list = ? AND id = ?", _LIST, user))
+
+
+async def mark_purged(session: Session, user: UserId) -> None:
+    """Nothing of him is left but his handle."""
+    rows = await session.read("SELECT stamp FROM user_to_purge WHERE list = ? AND id = ?", _LIST, user)
+    stamp = session.stamp(rows[0][0] if rows else None)
+    await session.write("UPDATE user_by_id SET display_name = '' WHERE id = ?", user, stamp=stamp)
+    await session.write("DELETE FROM user_to_purge WHERE list = ? AND id = ?", _LIST, user, stamp=stamp)
+
+
+# What they sign in with
+
+
+async def password_hash(session: Session, user: UserId) -> str | None:
+    """See `Store.password_hash`."""
+    rows = await session.read("SELECT password_hash, deleted FROM user_by_id WHERE id = ?", user)
+    return rows[0][0] if rows and not rows[0][1] else None
+
+
+async def add_token(session: Session, user: UserId, token_hash: bytes, stamp: int) -> None:
+    """Let a user act by one more token. The list of his tokens comes first, so that each can be revoked."""
+    await session.write("INSERT INTO token_by_user (user, hash) VALUES (?, ?)", user, token_hash, stamp=stamp)
+    await session.write("INSERT INTO token_by_hash (hash, user) VALUES (?, ?)", token_hash, user, stamp=stamp)
+
+
+async def token_owner(session: Session, token_hash: bytes) -> UserRecord | None:
+    """See `Store.token_owner`."""
+    if not token_hash:  # no key of Cassandra is empty
+        return None
+    rows = await session.read("SELECT user FROM token_by_hash WHERE hash = ?", token_hash)
+    owner = await by_id(session, UserId(rows[0][0])) if rows else None
+    return owner if owner and not owner.deleted else None
+
+
+async def revoke(session: Session, token_hash: bytes) -> None:
+    """See `Store.revoke_token`."""
+    rows = await session.read("SELECT user, writetime(user) FROM token_by_hash WHERE hash = ?", token_hash)
+    for user, written in rows:
+        stamp = session.stamp(written)
+        await session.write("DELETE FROM token_by_hash WHERE hash = ?", token_hash, stamp=stamp)
+        await session.write("DELETE FROM token_by_user WHERE user = ? AND hash = ?", user, token_hash, stamp=stamp)
+
+
+async def revoke_all(session: Session, user: UserId) -> int:
+    """See `Store.revoke_tokens`."""
+    rows = await session.read("SELECT hash FROM token_by_user WHERE user = ?", user)
+    await session.each([partial(revoke, session, token_hash) for (token_hash,) in rows])
+    return len(rows)
+
+
+# On the way between push and pull
+
+
+async def set_fanout(session: Session, author: UserId, old: FanoutState, new: FanoutState, at: int) -> bool:
+    """See `Store.set_fanout`."""
+    query = "SELECT name, fanout, fanout_since FROM user_by_id WHERE id = ?"
+    before, turn = session.stamp(), 0
+    while True:
+        rows = await session.read(query, author, serial=turn > 0)
+        if not rows or not rows[0][0]:
+            return False
+        _, state, since = rows[0]
+        if turn and (state, since) == (new, at):  # nobody knew what became of it: it was done
+            break
+        if (state or 0) != old:
+            return False
+        if new is not FanoutState.PUSHED:  # on the list first: who is not plainly pushed must be found there
+            query_list = "INSERT INTO user_by_fanout (list, id) VALUES (?, ?)"
+            await session.write(query_list, _LIST, author, stamp=session.stamp())
+        change = "UPDATE user_by_id SET fanout = ?, fanout_since = ? WHERE id = ? IF fanout = ?"
+        if await session.decide((change, (int(new), at, author, state))):
+            break
+        await session.back_off(turn)
+        turn += 1
+    if new is FanoutState.PUSHED:  # but not who was put there again since
+        await session.write("DELETE FROM user_by_fanout WHERE list = ? AND id = ?", _LIST, author, stamp=before)
+    return True
+
+
+async def fanout_changes(session: Session) -> list[FanoutChange]:
+    """See `Store.fanout_changes`."""
+    listed_ones = await session.read("SELECT id FROM user_by_fanout WHERE list = ?", _LIST)
+    query = "SELECT id, fanout, fanout_since FROM user_by_id WHERE id = ?"
+    found = await session.each([partial(session.read, query, author) for (author,) in listed_ones])
+    return [
+        FanoutChange(UserId(author), FanoutState(state), since)
+        for rows in found
+        for author, state, since in rows
+        if state
+    ]

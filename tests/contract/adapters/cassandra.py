@@ -1,0 +1,93 @@
+"""Cassandra under the contract suite: one real node, and a keyspace for each folder.
+
+Making tables takes longer than most tests, so keyspaces are used again: emptied row by row, which is quick for few.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache, partial
+from itertools import count
+from pathlib import Path
+
+from rookery.adapters.cassandra import Access, CassandraStore, apply_schema, check_schema, connect
+from rookery.adapters.cassandra.schema import TABLES
+from rookery.adapters.system import SystemClock
+from rookery.ports.store import Store
+from tests.servers import running
+from tools.servers import Cassandra
+
+SECONDS = 30.0
+"""Far more than is ever taken: how long a write may take has tests of its own."""
+
+
+@cache
+def server() -> Cassandra:
+    return running(Cassandra)
+
+
+def access() -> Access:
+    return Access([server().address])
+
+
+_numbers = count(1)
+_taken: dict[str, tuple[str, str]] = {}
+"""For each folder its keyspace, and the test that it is for."""
+_free: list[str] = []
+
+
+async def keyspace_of(folder: Path) -> str:
+    """The keyspace of a folder, to the end of the test that asked for it first."""
+    test, key = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0], str(folder)
+    for old in [old for old, (_, owner) in _taken.items() if owner != test]:
+        _free.append(_taken.pop(old)[0])
+    if key not in _taken:
+        if _free:
+            keyspace = _free.pop()
+            await _empty(keyspace)
+        else:
+            keyspace = f"contract_{next(_numbers)}"
+            await apply_schema(access(), SystemClock(), keyspace, "1")
+        _taken[key] = (keyspace, test)
+    return _taken[key][0]
+
+
+async def _empty(keyspace: str) -> None:
+    session = await connect(access(), SystemClock(), keyspace=keyspace, seconds=SECONDS)
+    stamp = session.stamp()
+
+    async def empty(table: str) -> None:
+        columns = _KEYS.get(table, "id" if table.endswith("_by_id") else "list")
+        where = " AND ".join(f"{column} = ?" for column in columns.split(", "))
+        for row in await session.read(f"SELECT DISTINCT {columns} FROM {table}"):
+            await session.write(f"DELETE FROM {table} WHERE {where}", *row, stamp=stamp)
+
+    try:
+        await session.each([partial(empty, table) for table in TABLES if table != "meta"])
+    finally:
+        await session.close()
+
+
+_KEYS = {
+    "user_by_name": "name_key",
+    "user_by_letter": "letter",
+    "token_by_hash": "hash",
+    "token_by_user": "user",
+    "following": "follower",
+    "follower": "followee, shard",
+    "tweet_by_author": "author",
+    "idempotency": "key",
+    "pending": "bucket, shard",
+    "pending_bucket": "list_of",
+}
+
+
+@asynccontextmanager
+async def open_store(folder: Path) -> AsyncIterator[Store]:
+    keyspace = await keyspace_of(folder)
+    clock = SystemClock()
+    session = await connect(access(), clock, keyspace=keyspace, seconds=SECONDS)
+    await check_schema(session)
+    store = CassandraStore(session, clock)
+    yield store
+    await store.close()
