@@ -1,10 +1,13 @@
 """The only place that joins ports to adapters."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from litestar.types import ASGIApp
 
@@ -12,7 +15,7 @@ from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, ServerLock, SqliteRanking, SqliteStore
 from rookery.adapters.system import SystemClock
-from rookery.config import IN_PROCESS_CACHES, IN_STORE_RANKINGS, Settings
+from rookery.config import IN_PROCESS_CACHES, Settings
 from rookery.domain.errors import Unavailable
 from rookery.ports.cache import Cache
 from rookery.ports.clock import Clock
@@ -32,6 +35,9 @@ from rookery.services.top import Top
 from rookery.services.tweets import Tweets
 from rookery.web.app import create_app
 from rookery.web.context import RateLimits, Services, WebOptions
+
+if TYPE_CHECKING:
+    from rookery.adapters.cassandra import Access
 
 DATABASE = "rookery.db"
 
@@ -79,20 +85,76 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
     async with AsyncExitStack() as stack:
         clock = SystemClock()
         path = settings.data / DATABASE
-        try:
-            if sharing is not Sharing.ANYONE:
-                shared = sharing is Sharing.SERVERS and settings.cache not in IN_PROCESS_CACHES
+        in_process = settings.cache in IN_PROCESS_CACHES
+        in_file = (settings.store == "sqlite", settings.ranking == "sqlite")
+        if sharing is not Sharing.ANYONE and (in_process or any(in_file)):
+            with _naming(path):
+                shared = sharing is Sharing.SERVERS and not in_process
                 stack.enter_context(ServerLock(path, shared=shared))
-            database = Database(path)
-        except Unavailable as error:  # whoever starts it may know the path, and needs it
-            raise Unavailable(error.code, f"Can't open {path}: {error.__cause__}") from error
-        stack.push_async_callback(database.close)
-        in_store = settings.ranking in IN_STORE_RANKINGS
-        store = SqliteStore(database, counts=in_store)
-        cache = await _open_cache(settings, store, clock, stack)
-        ranking = SqliteRanking(database) if in_store else _open_redis(settings, clock, stack)
-        apart = not in_store or settings.cache not in IN_PROCESS_CACHES
-        yield Backends(store, cache, ranking, clock, apart)
+
+        @cache
+        def database() -> Database:
+            with _naming(path):
+                opened = Database(path)
+            stack.push_async_callback(opened.close)
+            return opened
+
+        store: Store
+        if settings.store == "cassandra":
+            store = await _open_cassandra(settings, clock, stack)
+        else:
+            store = SqliteStore(database(), counts=all(in_file))
+        keeper = await _open_cache(settings, store, clock, stack)
+        ranking = SqliteRanking(database()) if in_file[1] else _open_redis(settings, clock, stack)
+        yield Backends(store, keeper, ranking, clock, apart=not (in_process and all(in_file)))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whoever starts a server may know the path of its file, and needs it."""
+    try:
+        yield
+    except Unavailable as error:
+        raise Unavailable(error.code, f"Can't open {path}: {error.__cause__}") from error
+
+
+def cassandra_access(settings: Settings) -> "Access":
+    """Where the ring is and how to get in."""
+    from rookery.adapters.cassandra import Access
+
+    def path(text: str) -> Path | None:
+        return Path(text) if text else None
+
+    return Access(
+        settings.store_servers,
+        settings.store_user,
+        settings.store_password,
+        path(settings.store_tls_authority),
+        path(settings.store_tls_certificate),
+        path(settings.store_tls_key),
+    )
+
+
+async def apply_schema(settings: Settings) -> tuple[int, int]:
+    """Make the tables of a Cassandra ring, or bring them up to this program; the schema before, 0 for none, and now.
+
+    Raises:
+        Failure: when it can't be done.
+    """
+    from rookery.adapters.cassandra import apply_schema
+
+    access = cassandra_access(settings)
+    return await apply_schema(access, SystemClock(), settings.store_keyspace, settings.store_replication)
+
+
+async def _open_cassandra(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Store:
+    from rookery.adapters.cassandra import CassandraStore, check_schema, connect
+
+    session = await connect(cassandra_access(settings), clock, keyspace=settings.store_keyspace)
+    store = CassandraStore(session, clock)
+    stack.push_async_callback(store.close)
+    await check_schema(session)
+    return store
 
 
 def _open_redis(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:

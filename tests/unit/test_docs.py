@@ -20,7 +20,9 @@ FAILURES = {
     "Refusal",
 }
 # Said on the command line only, where the line that is printed tells all.
-SAID_AT_THE_TERMINAL = re.compile(r"line |src/rookery/cli/|database_in_use|schema_too_new|not_rookery|malformed_date")
+SAID_AT_THE_TERMINAL = re.compile(
+    r"line |src/rookery/cli/|database_in_use|schema_|too_few_nodes|not_rookery|malformed_date"
+)
 
 
 def page(name: str) -> str:

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from rookery.cli.flags import Flags, read
 from rookery.cli.output import complain, say
-from rookery.config import SPECS, Settings
+from rookery.config import SPECS, Settings, Spec
 from rookery.domain.errors import Malformed
 
 
@@ -24,7 +24,7 @@ def add_to(app: App) -> None:
 def show(*, flags: Flags = None) -> None:
     """Print every setting with its value and where it comes from."""
     loaded = read(flags)
-    rows = [(spec.name, _text(getattr(loaded.settings, spec.attribute)), loaded.sources[spec.name]) for spec in SPECS]
+    rows = [(spec.name, _text(loaded.settings, spec), loaded.sources[spec.name]) for spec in SPECS]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, source in rows:
         say(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
@@ -61,7 +61,12 @@ def openapi(*, against: Annotated[Path | None, Parameter(name="--check")] = None
         sys.exit(1)
 
 
-def _text(value: object) -> str:
+def _text(settings: Settings, spec: Spec) -> str:
+    value = getattr(settings, spec.attribute)
+    if spec.is_secret:
+        return "(secret)" if value else "(none)"
+    if value == "":
+        return "(none)"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list | frozenset):

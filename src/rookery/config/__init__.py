@@ -2,7 +2,6 @@
 
 from rookery.config.settings import (
     IN_PROCESS_CACHES,
-    IN_STORE_RANKINGS,
     SPECS,
     ConfigError,
     FlagValue,
@@ -15,7 +14,6 @@ from rookery.config.settings import (
 
 __all__ = [
     "IN_PROCESS_CACHES",
-    "IN_STORE_RANKINGS",
     "SPECS",
     "ConfigError",
     "FlagValue",

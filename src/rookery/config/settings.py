@@ -21,11 +21,15 @@ from rookery.config.values import (
     ADDRESSES,
     BOOL,
     BYTES,
+    FILE,
     FOLDER,
     HOST,
     HOSTS,
+    KEYSPACE,
     NETWORKS,
     ORIGINS,
+    REPLICATION,
+    TEXT,
     THRESHOLD,
     PullThreshold,
     ValueType,
@@ -34,7 +38,7 @@ from rookery.config.values import (
 )
 
 # A new kind of store, cache or ranking is one more word here; `wiring` says what it means.
-StoreKind = Literal["sqlite"]
+StoreKind = Literal["sqlite", "cassandra"]
 CacheKind = Literal["memory", "memcached"]
 RankingKind = Literal["sqlite", "redis"]
 
@@ -51,7 +55,6 @@ DEFAULT_FILE = Path("/etc/rookery/rookery.toml")
 ENV_PREFIX = "ROOKERY_"
 FILE_VARIABLE = "ROOKERY_CONFIG"
 
-IN_STORE_RANKINGS: frozenset[str] = frozenset({"sqlite"})
 # With a cache in the process only resident timelines are walked, so even a celebrity's tweet is cheap to push.
 IN_PROCESS_CACHES: frozenset[str] = frozenset({"memory"})
 CELEBRITY_FOLLOWERS = 10_000
@@ -79,6 +82,7 @@ class Spec:
     value_type: ValueType[Any]
     default_text: str
     help: str
+    is_secret: bool = False
 
     @property
     def attribute(self) -> str:
@@ -96,10 +100,11 @@ class Spec:
         return "--" + self.attribute.replace("_", "-")
 
 
-def _setting(name: str, value_type: ValueType[T], default: str, meaning: str) -> T:
+def _setting(name: str, value_type: ValueType[T], default: str, meaning: str, *, is_secret: bool = False) -> T:
     value: T = field(
         default=value_type.check(value_type.lex(default)),
-        metadata={"spec": Spec(name, value_type, default, meaning)},
+        metadata={"spec": Spec(name, value_type, default, meaning, is_secret)},
+        repr=not is_secret,
     )
     return value
 
@@ -130,6 +135,23 @@ class Settings:
     data: Path = field(metadata={"spec": _DATA})
 
     store: StoreKind = _setting("store", one_of(StoreKind), "sqlite", "What keeps users, follows and tweets.")
+    store_servers: tuple[str, ...] = _setting(
+        "store.servers", ADDRESSES, "127.0.0.1:9042", "Some nodes of the Cassandra ring; they tell of the others."
+    )
+    store_keyspace: str = _setting("store.keyspace", KEYSPACE, "rookery", "The keyspace in Cassandra.")
+    store_replication: str = _setting(
+        "store.replication",
+        REPLICATION,
+        "3",
+        "How many copies Cassandra keeps; for rookery schema apply, which makes it.",
+    )
+    store_user: str = _setting("store.user", TEXT, "", "Who Rookery is to Cassandra, where it asks.")
+    store_password: str = _setting("store.password", TEXT, "", "The password for that.", is_secret=True)
+    store_tls_authority: str = _setting(
+        "store.tls_authority", FILE, "", "PEM file of whom to believe who Cassandra is; given, TLS is on."
+    )
+    store_tls_certificate: str = _setting("store.tls_certificate", FILE, "", "PEM file with our own certificate.")
+    store_tls_key: str = _setting("store.tls_key", FILE, "", "PEM file with its key.")
     cache: CacheKind = _setting("cache", one_of(CacheKind), "memory", "What keeps timelines and tweets at hand.")
     cache_bytes: int = _setting("cache.bytes", BYTES, "256 MiB", "Memory for the cache in the process; 0 turns it off.")
     cache_servers: tuple[str, ...] = _setting(
@@ -242,8 +264,15 @@ def load(*, flags: Mapping[str, FlagValue], environ: Mapping[str, str], file: Pa
             faulty.add(name)
     if "ranking.servers" not in faulty and len(values["ranking.servers"]) != 1:
         faults.append(f"ranking.servers: name one server ({sources['ranking.servers']})")
-    if "cache.servers" not in faulty and not values["cache.servers"]:
-        faults.append(f"cache.servers: name a server ({sources['cache.servers']})")
+    faults.extend(
+        f"{name}: name a server ({sources[name]})"
+        for name in ("cache.servers", "store.servers")
+        if name not in faulty and not values[name]
+    )
+    if "store.servers" not in faulty and len({server.rpartition(":")[2] for server in values["store.servers"]}) > 1:
+        faults.append(f"store.servers: all have the same port ({sources['store.servers']})")
+    if not any(name.startswith("store.tls_") for name in faulty):
+        faults.extend(_half_given(values, sources))
     if not faulty & {"auth", "host", "open_on_network"}:
         faults.extend(_open_to_strangers(values, sources))
     if faults:
@@ -322,6 +351,13 @@ def _open_to_strangers(values: Mapping[str, Any], sources: Mapping[str, str]) ->
             f"auth: open lets anyone act as anyone ({sources['auth']}), and others can reach host {values['host']} "
             f"({sources['host']}); listen on 127.0.0.1, or set open_on_network to true"
         )
+
+
+def _half_given(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
+    for one, other in (("certificate", "key"), ("key", "certificate"), ("certificate", "authority")):
+        name = f"store.tls_{one}"
+        if values[name] and not values[f"store.tls_{other}"]:
+            yield f"{name}: store.tls_{other} is missing beside it ({sources[name]})"
 
 
 def _is_loopback(host: str) -> bool:

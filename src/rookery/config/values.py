@@ -23,6 +23,8 @@ _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # the underscore is
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:\[([^]]+)]|([^]\[:]+))(?::([0-9]{1,5}))?")
 _ADDRESS = re.compile(r"(?:\[([^]]+)]|([^]\[:]+)):([0-9]{1,5})")
+_KEYSPACE = re.compile("[a-z][a-z0-9_]{0,47}")
+_REPLICATION = re.compile(r"[1-9]|[A-Za-z0-9_.-]+:[1-9](?:, ?[A-Za-z0-9_.-]+:[1-9])*")
 _OWN_PORTS = {"http": 80, "https": 443}
 
 T = TypeVar("T")
@@ -133,6 +135,24 @@ def _host(text: str) -> str:
     return text.lower()
 
 
+def _file(text: str) -> str:
+    if text:
+        _folder(text)
+    return text
+
+
+def _replication(text: str) -> str:
+    if not _REPLICATION.fullmatch(text):
+        raise ValueError
+    return text.replace(" ", "")
+
+
+def _keyspace(text: str) -> str:
+    if not _KEYSPACE.fullmatch(text):
+        raise ValueError
+    return text
+
+
 def _origin(text: str) -> str:
     """The origin as a browser writes it: in lower case, without the scheme's own port."""
     if not (written := _ORIGIN.fullmatch(text)):
@@ -157,6 +177,10 @@ BOOL = ValueType("true or false", _bool, lambda text: _TRUTHS.get(text.lower(), 
 BYTES = ValueType("a size in bytes, such as 0, 64MB or 256 MiB", _size, _integer)
 THRESHOLD: ValueType[PullThreshold] = ValueType('"auto" or "off" or a whole number of at least 0', _threshold, _integer)
 FOLDER = _parsed("a folder's path, written in full (~ is not expanded)", _folder)
+FILE = _parsed("a file's path, written in full (~ is not expanded)", _file)
+TEXT = _parsed("text", str)
+KEYSPACE = _parsed("a name of small letters, digits and _, a letter first, at most 48 of them", _keyspace)
+REPLICATION = _parsed("a number of copies from 1 to 9, or such numbers by datacenter (dc1:3,dc2:2)", _replication)
 HOST = _parsed("an IP address or a host name", _host)
 HOSTS = _list_of("IP addresses and host names", HOST)
 ORIGINS = _list_of("origins", _parsed("an origin (scheme://host or scheme://host:port)", _origin))

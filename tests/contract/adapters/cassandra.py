@@ -39,8 +39,7 @@ _free: list[str] = []
 async def keyspace_of(folder: Path) -> str:
     """The keyspace of a folder, to the end of the test that asked for it first."""
     test, key = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0], str(folder)
-    for old in [old for old, (_, owner) in _taken.items() if owner != test]:
-        _free.append(_taken.pop(old)[0])
+    _free.extend(_taken.pop(old)[0] for old in [old for old, (_, owner) in _taken.items() if owner != test])
     if key not in _taken:
         if _free:
             keyspace = _free.pop()

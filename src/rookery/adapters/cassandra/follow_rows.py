@@ -81,8 +81,8 @@ async def remove(
 def _removing(follower: UserId, followee: UserId, at: int | None) -> list[Change]:
     gone = ("DELETE FROM following WHERE follower = ? AND state = 0 AND followee = ?", (follower, followee))
     note = (
-        f"INSERT INTO following (follower, state, followee, at) VALUES (?, 1, ?, ?) USING TTL {UNFOLLOWS_KEPT_SECONDS}",
-        (follower, followee, at),
+        "INSERT INTO following (follower, state, followee, at) VALUES (?, 1, ?, ?) USING TTL ?",
+        (follower, followee, at, UNFOLLOWS_KEPT_SECONDS),
     )
     return [gone, note] if at is not None else [gone]
 

@@ -64,7 +64,8 @@ class Keys:
                 )
             else:
                 change = (
-                    "UPDATE idempotency SET digest = ?, made = ?, at = ?, stamp = ? WHERE key = ? IF made = ? AND at = ?",
+                    "UPDATE idempotency SET digest = ?, made = ?, at = ?, stamp = ?"
+                    " WHERE key = ? IF made = ? AND at = ?",
                     (*values, once.key, old[0][1], old[0][2]),
                 )
             if await self._session.decide(change):

@@ -85,17 +85,18 @@ TABLES = tuple(statement.split()[5] for statement in _FIRST)
 _META = "SELECT value FROM meta WHERE name = ?"
 
 
-async def apply(access: Access, clock: Clock, keyspace: str, replication: str) -> int:
-    """Make a keyspace, or bring an older one up to this program's schema; the version it had before, 0 for none.
+async def apply(access: Access, clock: Clock, keyspace: str, replication: str) -> tuple[int, int]:
+    """Make a keyspace, or bring an older one up to this program's schema; its version before, 0 for none, and now.
 
     Doing it twice changes nothing. Each statement waits until all nodes agree.
 
     Raises:
-        Conflict: `schema_too_new`, for one of a later Rookery.
+        Conflict: `schema_too_new`, for one of a later Rookery; `too_few_nodes`, for more copies than there are nodes.
         Unavailable: `store_unavailable`.
     """
     outside = await connect(access, clock, keyspace=None, seconds=_SECONDS)
     try:
+        await _require_nodes(outside, replication)
         await outside.change(f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {_strategy(replication)}")
     finally:
         await outside.close()
@@ -113,7 +114,7 @@ async def apply(access: Access, clock: Clock, keyspace: str, replication: str) -
             )
     finally:
         await session.close()
-    return before
+    return before, VERSION
 
 
 async def check(session: Session) -> None:
@@ -159,6 +160,18 @@ async def _version(session: Session) -> int:
             f"The keyspace has schema {version}, this Rookery knows up to {VERSION}: use a newer Rookery.",
         )
     return version
+
+
+async def _require_nodes(session: Session, replication: str) -> None:
+    """Refuse what could never be written, as a majority of the copies must answer."""
+    if not replication.isdecimal():
+        return  # datacenters may be yet to come
+    nodes = 1 + len(await session.read("SELECT peer FROM system.peers_v2"))
+    if int(replication) > nodes:
+        raise Conflict(
+            "too_few_nodes",
+            f"The ring has {nodes} nodes, and store.replication wants {replication} copies: start more or want fewer.",
+        )
 
 
 def _strategy(replication: str) -> str:

@@ -7,8 +7,8 @@ several - a name, a key, a follow within the bound, who deleted first - is decid
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -25,7 +25,7 @@ from rookery.adapters.cassandra.journal import (
     UserRows,
 )
 from rookery.adapters.cassandra.key_rows import Keys
-from rookery.adapters.cassandra.session import Session
+from rookery.adapters.cassandra.session import Session, unavailable
 from rookery.adapters.cassandra.turns import Turns
 from rookery.domain.errors import Conflict, Unavailable, unknown_tweet, unknown_user
 from rookery.domain.idempotency import KEPT_MILLIS, Once
@@ -53,12 +53,15 @@ class CassandraStore:
         self._turns = Turns()
         self._unfollows_forgotten = 0
         self._behind: set[asyncio.Task[None]] = set()
+        self._under_way = 0
+        self._answered = asyncio.Event()
+        self._closed = False
 
     # --- users -------------------------------------------------------------------------------------------------------
 
     async def add_user(self, user: UserRecord, credentials: Credentials, once: Once | None = None) -> UserId:
         session = self._session
-        async with session.within(), self._turns.of(once.key if once else None):
+        async with self._writing(), self._turns.of(once.key if once else None):
             claim = await self._keys.look(once)
             if claim is None:
                 if await user_rows.owner_of(session, user.name):
@@ -96,7 +99,7 @@ class CassandraStore:
         return UserCounts(followers=followers, followees=followees, tweets=tweets)
 
     async def delete_user(self, user: UserId, promise: Promise | None = None) -> bool:
-        async with self._session.within():
+        async with self._writing():
             rows = NoUserRows(user)
             entry = await self._journal.add(promise, rows)
             deleted = await user_rows.delete(self._session, user)
@@ -148,7 +151,7 @@ class CassandraStore:
         return await user_rows.password_hash(self._session, user)
 
     async def add_token(self, user: UserId, token_hash: bytes, once: Once | None = None) -> None:
-        async with self._session.within(), self._turns.of(once.key if once else None):
+        async with self._writing(), self._turns.of(once.key if once else None):
             claim = await self._keys.look(once)
             if claim is None:
                 await self._require_live(user)
@@ -161,7 +164,7 @@ class CassandraStore:
         return await user_rows.token_owner(self._session, token_hash)
 
     async def revoke_token(self, token_hash: bytes) -> None:
-        async with self._session.within():
+        async with self._writing():
             await user_rows.revoke(self._session, token_hash)
 
     async def revoke_tokens(self, user: UserId) -> int:
@@ -183,7 +186,7 @@ class CassandraStore:
         *,
         promise: Promise | None = None,
     ) -> bool:
-        async with self._session.within(), self._turns.of(once.key if once else None), self._turns.of(follower):
+        async with self._writing(), self._turns.of(once.key if once else None), self._turns.of(follower):
             claim = await self._keys.look(once)
             if claim is None:
                 await self._require_live(follower, followee)
@@ -209,7 +212,7 @@ class CassandraStore:
         await self._require_known({user for pair in pairs for user in pair})
 
         async def add(follower: UserId, followees: Sequence[UserId]) -> int:
-            async with self._turns.of(follower):
+            async with self._writing(), self._turns.of(follower):
                 entry = await self._journal.add(None, FollowRows(follower, followees))
                 new = await follow_rows.add_many(self._session, entry.id, follower, followees, at)
             self._clear(entry)
@@ -224,7 +227,7 @@ class CassandraStore:
         return sum(await self._session.each(tasks))
 
     async def unfollow(self, follower: UserId, followee: UserId, at: int, promise: Promise | None = None) -> bool:
-        async with self._session.within(), self._turns.of(follower):
+        async with self._writing(), self._turns.of(follower):
             entry = await self._journal.add(promise, FollowRows(follower, [followee]))
             gone = await follow_rows.remove(self._session, entry.id, follower, [followee], at)
         self._clear(entry)
@@ -248,7 +251,7 @@ class CassandraStore:
         self, tweet: TweetRecord, most_depth: int, once: Once | None = None, promise: Promise | None = None
     ) -> Written:
         session = self._session
-        async with session.within(), self._turns.of(once.key if once else None):
+        async with self._writing(), self._turns.of(once.key if once else None):
             claim = await self._keys.look(once)
             if claim is None:
                 await asyncio.gather(
@@ -279,8 +282,9 @@ class CassandraStore:
             written.append(Written(known[tweet.id], owes_count=True, repeated=repeated))
         for start in range(0, len(new), _IMPORTED_AT_ONCE):
             rows = TweetRows(new[start : start + _IMPORTED_AT_ONCE])
-            entry = await self._journal.add(None, rows)
-            await tweet_rows.write(self._session, rows, entry.stamp)
+            async with self._writing():
+                entry = await self._journal.add(None, rows)
+                await tweet_rows.write(self._session, rows, entry.stamp)
             self._clear(entry)
         return written
 
@@ -291,7 +295,7 @@ class CassandraStore:
         return await tweet_rows.tails(self._session, wanted, limit)
 
     async def delete_tweet(self, tweet: TweetId, promise: Promise | None = None) -> Written:
-        async with self._session.within():
+        async with self._writing():
             record = await tweet_rows.by_id(self._session, tweet)
             if record is None:
                 raise unknown_tweet()
@@ -359,7 +363,7 @@ class CassandraStore:
 
     async def raise_epoch(self, server: str, at: int) -> int:
         query = "SELECT number FROM epoch WHERE list = ? AND server = ?"
-        async with self._session.within():
+        async with self._writing():
             turn = 0
             while True:
                 rows = await self._session.read(query, _LIST, server, serial=turn > 0)
@@ -377,7 +381,7 @@ class CassandraStore:
         return await schema.secret(self._session)
 
     async def check(self) -> None:
-        async with self._session.within():
+        async with self._writing():
             await self._session.write(
                 "INSERT INTO meta (name, value) VALUES ('probe', ?)", self._clock.random(8), stamp=self._session.stamp()
             )
@@ -393,8 +397,25 @@ class CassandraStore:
         self._unfollows_forgotten = max(self._unfollows_forgotten, now - follow_rows.UNFOLLOWS_KEPT_SECONDS * 1000)
 
     async def close(self) -> None:
+        self._closed = True
+        while self._under_way:
+            self._answered.clear()
+            await self._answered.wait()
         await asyncio.gather(*self._behind)
         await self._session.close()
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[None]:
+        """A write that `close` waits for, in as much time as one may take."""
+        if self._closed:
+            raise unavailable()
+        self._under_way += 1
+        try:
+            async with self._session.within():
+                yield
+        finally:
+            self._under_way -= 1
+            self._answered.set()
 
     async def _require_live(self, *users: UserId) -> None:
         known = await user_rows.by_ids(self._session, users)

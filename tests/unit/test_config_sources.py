@@ -1,0 +1,130 @@
+"""Which of several sources a setting takes its value from."""
+
+import json
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rookery.config import load
+from tests.unit.configs import HOME, SPEC, Toml, faults, loaded
+
+# For each setting some values: as text, as TOML, and as Settings has them. Hosts are loopback, so any mix is allowed.
+VALUES: dict[str, list[tuple[str, object, object]]] = {
+    "host": [("::1", "::1", "::1"), ("localhost", "localhost", "localhost"), ("127.9.9.9", "127.9.9.9", "127.9.9.9")],
+    "port": [("0", 0, 0), ("8080", 8080, 8080), ("65535", 65535, 65535)],
+    "data": [("/srv/a", "/srv/a", Path("/srv/a")), ("here", "here", Path("here"))],
+    "store": [("sqlite", "sqlite", "sqlite"), ("cassandra", "cassandra", "cassandra")],
+    "store.servers": [
+        ("a:1", ["a:1"], ("a:1",)),
+        ("a:9042,[::1]:9042", ["a:9042", "[::1]:9042"], ("a:9042", "[::1]:9042")),
+    ],
+    "store.keyspace": [("rookery", "rookery", "rookery"), ("r2_d2", "r2_d2", "r2_d2")],
+    "store.replication": [("1", "1", "1"), ("dc1:3, dc2:2", "dc1:3,dc2:2", "dc1:3,dc2:2")],
+    "store.user": [("", "", ""), ("ada", "ada", "ada")],
+    "store.password": [("", "", ""), ("a b,c", "a b,c", "a b,c")],
+    "store.tls_authority": [("/etc/ca.pem", "/etc/ca.pem", "/etc/ca.pem")],
+    "store.tls_certificate": [("", "", "")],
+    "store.tls_key": [("", "", "")],
+    "cache": [("memory", "memory", "memory")],
+    "cache.servers": [
+        ("a:1", ["a:1"], ("a:1",)),
+        ("10.0.0.5:11211,[::1]:2", ["10.0.0.5:11211", "[::1]:2"], ("10.0.0.5:11211", "[::1]:2")),
+    ],
+    "cache.bytes": [("0", 0, 0), ("64MB", "64MB", 64_000_000), ("1 GiB", "1 GiB", 2**30)],
+    "ranking": [("sqlite", "sqlite", "sqlite"), ("redis", "redis", "redis")],
+    "ranking.servers": [("r:6379", ["r:6379"], ("r:6379",))],
+    "auth": [("open", "open", "open"), ("token", "token", "token")],
+    "open_on_network": [("yes", True, True), ("0", False, False)],
+    "reads": [("token", "token", "token"), ("public", "public", "public")],
+    "registration": [("closed", "closed", "closed"), ("open", "open", "open")],
+    "rate_limit": [("off", "off", "off"), ("on", "on", "on")],
+    "rate_limit.token": [("1", 1, 1), ("60", 60, 60)],
+    "rate_limit.address": [("1", 1, 1), ("90", 90, 90)],
+    "cors_origins": [
+        ("", [], ()),
+        ("https://a.org, http://b:81", ["https://a.org", "http://b:81"], ("https://a.org", "http://b:81")),
+    ],
+    "trusted_proxies": [("10.0.0.0/8,::1", ["10.0.0.0/8", "::1"], (ip_network("10.0.0.0/8"), ip_network("::1")))],
+    "allowed_hosts": [("a.org,b", ["a.org", "b"], ("a.org", "b")), ("", [], ())],
+    "max_followees": [("1", 1, 1), ("7", 7, 7)],
+    "max_chain": [("1", 1, 1), ("7", 7, 7)],
+    "pull_threshold": [("auto", "auto", "auto"), ("off", "off", "off"), ("0", 0, 0), ("500", 500, 500)],
+    "log.format": [("json", "json", "json"), ("pretty", "pretty", "pretty")],
+    "log.level": [("debug", "debug", "debug"), ("error", "error", "error")],
+}
+SOME = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()})
+
+
+def toml_key(name: str) -> str:
+    """`cache` and `cache.bytes` can't both be keys of a file: a kind with options is `cache.kind`."""
+    return f"{name}.kind" if any(other.startswith(f"{name}.") for other in SPEC) else name
+
+
+@given(in_file=SOME, in_environment=SOME, in_flags=SOME)
+def test_the_highest_source_that_gives_a_setting_wins_and_is_named(
+    tmp_path_factory: pytest.TempPathFactory,
+    in_file: dict[str, tuple[str, object, object]],
+    in_environment: dict[str, tuple[str, object, object]],
+    in_flags: dict[str, tuple[str, object, object]],
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "mixed.toml"
+    file.write_text("".join(f"{toml_key(name)} = {json.dumps(value)}\n" for name, (_, value, _) in in_file.items()))
+
+    result = load(
+        flags={name: text for name, (text, _, _) in in_flags.items()},
+        environ=HOME | {SPEC[name].env: text for name, (text, _, _) in in_environment.items()},
+        file=file,
+    )
+
+    defaults = loaded()
+    for name, spec in SPEC.items():
+        value, source = getattr(defaults.settings, spec.attribute), "default"
+        if name in in_file:
+            value, source = in_file[name][2], str(file)
+        if name in in_environment:
+            value, source = in_environment[name][2], f"environment {spec.env}"
+        if name in in_flags:
+            value, source = in_flags[name][2], f"flag {spec.flag}"
+        assert (getattr(result.settings, spec.attribute), result.sources[name]) == (value, source)
+
+
+def test_a_flag_that_was_not_used_leaves_the_setting_to_the_others() -> None:
+    result = loaded({"port": None}, {"ROOKERY_PORT": "7000"})
+    assert (result.settings.port, result.sources["port"]) == (7000, "environment ROOKERY_PORT")
+
+
+def test_flags_may_have_been_read_into_values_already() -> None:
+    settings = loaded({"port": 0, "open_on_network": True, "cors_origins": ["https://a.org"]}).settings
+    assert (settings.port, settings.open_on_network, settings.cors_origins) == (0, True, ("https://a.org",))
+
+
+def test_an_empty_list_in_a_higher_source_takes_a_lower_ones_entries_away(toml: Toml) -> None:
+    file = toml('allowed_hosts = ["a.org"]')
+    assert loaded(environ={"ROOKERY_ALLOWED_HOSTS": ""}, file=file).settings.allowed_hosts == ()
+
+
+def test_every_setting_takes_part() -> None:
+    assert VALUES.keys() == SPEC.keys()
+
+
+# Parts that go together
+
+
+def test_a_certificate_comes_with_its_key_and_with_whom_to_believe() -> None:
+    assert faults({"store.tls_certificate": "/own.pem"}) == (
+        "store.tls_certificate: store.tls_key is missing beside it (flag --store-tls-certificate)",
+        "store.tls_certificate: store.tls_authority is missing beside it (flag --store-tls-certificate)",
+    )
+    assert faults({"store.tls_key": "/key.pem"}) == (
+        "store.tls_key: store.tls_certificate is missing beside it (flag --store-tls-key)",
+    )
+    loaded({"store.tls_certificate": "/own.pem", "store.tls_key": "/key.pem", "store.tls_authority": "/ca.pem"})
+
+
+def test_a_secret_is_not_in_what_is_printed_of_the_settings() -> None:
+    settings = loaded({"store.password": "open sesame"}).settings
+    assert settings.store_password == "open sesame"
+    assert "sesame" not in repr(settings)
