@@ -27,10 +27,12 @@ from rookery.adapters.system import SystemClock
 from rookery.config import Settings
 from rookery.domain.ids import TweetId, parse_id
 from rookery.domain.users import UserRecord
+from rookery.ports.store import Store
 from rookery.services import fanout
 from rookery.services.callers import ANYONE
 from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
+from tests.contract.adapters import cassandra
 from tests.contract.adapters.memcached import PERIOD, StillClock, servers
 from tests.contract.adapters.redis import base_of
 from tests.contract.adapters.redis import server as redis_server
@@ -77,6 +79,7 @@ class Histories(RuleBasedStateMachine):
         await self.rookery.promises.flush()
         await self.rookery.backends.cache.close()
         await self.rookery.backends.ranking.close()
+        await self.rookery.backends.store.close()
         await self.database.close()
 
     def do(self, step: Any) -> Any:
@@ -206,7 +209,7 @@ class HistoriesElsewhere(Histories):
 
     async def open(self, cache: int) -> Backends:
         clock = StillClock()
-        store = SqliteStore(self.database, counts=False)
+        store = await self.open_store()
         shared = MemcachedCache([servers(1)[0].address], store, clock, timeout=2.0, period=PERIOD)
         await shared.__aenter__()
         if not await store.epochs():
@@ -220,9 +223,24 @@ class HistoriesElsewhere(Histories):
         ranking = RedisRanking(redis_server().address, SystemClock(), timeout=30, base=base_of(Path(self.folder.name)))
         return Backends(store, shared, ranking, self.clock, apart=True)
 
+    async def open_store(self) -> Store:
+        return SqliteStore(self.database, counts=False)
+
+
+class HistoriesOnCassandra(HistoriesElsewhere):
+    """The same with all three."""
+
+    async def open_store(self) -> Store:
+        if not hasattr(self, "keyspace"):
+            self.keyspace = await cassandra.keyspace_of(Path("histories"))
+            await cassandra.empty(self.keyspace)
+        return await cassandra.opened(self.keyspace)
+
 
 @pytest.mark.parametrize(
-    ("machine", "share"), [(Histories, 1.0), (HistoriesElsewhere, 0.3)], ids=["embedded", "elsewhere"]
+    ("machine", "share"),
+    [(Histories, 1.0), (HistoriesElsewhere, 0.3), (HistoriesOnCassandra, 0.1)],
+    ids=["embedded", "elsewhere", "cassandra"],
 )
 def test_every_answer_equals_brute_force(machine: type[Histories], share: float) -> None:
     run_state_machine_as_test(

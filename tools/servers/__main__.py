@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tools.servers import Memcached, Missing, Redis
+from tools.servers import Cassandra, Memcached, Missing, Redis
 from tools.servers.process import Failed, Process
-from tools.servers.rookery import Rookery
+from tools.servers.rookery import Rookery, apply_schema
 
-KINDS: dict[str, tuple[type[Memcached] | type[Redis], str]] = {
+KINDS: dict[str, tuple[type[Cassandra] | type[Memcached] | type[Redis], str]] = {
+    "cassandra": (Cassandra, "store"),
     "memcached": (Memcached, "cache"),
     "redis": (Redis, "ranking"),
 }
@@ -52,6 +53,8 @@ def _start_servers(stack: ExitStack, names: Sequence[str], data: Path) -> list[s
         stack.enter_context(server)
         flags += [f"--{part}", name, f"--{part}-servers", server.address]
         print(f"{name} on {server.address}", flush=True)
+    if "cassandra" in names:
+        apply_schema([*flags, "--store-replication", "1"])
     return flags
 
 

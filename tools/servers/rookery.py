@@ -1,11 +1,24 @@
 """Rookery itself, on servers that were started before it."""
 
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.servers.process import Process
+from tools.servers.process import Failed, Process
+
+
+def apply_schema(flags: Sequence[str]) -> None:
+    """Make the tables that the servers need.
+
+    Raises:
+        Failed: when they can't be made.
+    """
+    command = [sys.executable, "-m", "rookery", "schema", "apply", *flags]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise Failed(f"rookery schema apply: {made.stderr}")
 
 
 class Rookery(Process):

@@ -43,7 +43,7 @@ async def keyspace_of(folder: Path) -> str:
     if key not in _taken:
         if _free:
             keyspace = _free.pop()
-            await _empty(keyspace)
+            await empty(keyspace)
         else:
             keyspace = f"contract_{next(_numbers)}"
             await apply_schema(access(), SystemClock(), keyspace, "1")
@@ -51,18 +51,19 @@ async def keyspace_of(folder: Path) -> str:
     return _taken[key][0]
 
 
-async def _empty(keyspace: str) -> None:
+async def empty(keyspace: str) -> None:
+    """Take all rows of a keyspace away, but for what is made with the tables."""
     session = await connect(access(), SystemClock(), keyspace=keyspace, seconds=SECONDS)
     stamp = session.stamp()
 
-    async def empty(table: str) -> None:
+    async def empty_table(table: str) -> None:
         columns = _KEYS.get(table, "id" if table.endswith("_by_id") else "list")
         where = " AND ".join(f"{column} = ?" for column in columns.split(", "))
         for row in await session.read(f"SELECT DISTINCT {columns} FROM {table}"):
             await session.write(f"DELETE FROM {table} WHERE {where}", *row, stamp=stamp)
 
     try:
-        await session.each([partial(empty, table) for table in TABLES if table != "meta"])
+        await session.each([partial(empty_table, table) for table in TABLES if table != "meta"])
     finally:
         await session.close()
 
@@ -81,12 +82,15 @@ _KEYS = {
 }
 
 
-@asynccontextmanager
-async def open_store(folder: Path) -> AsyncIterator[Store]:
-    keyspace = await keyspace_of(folder)
+async def opened(keyspace: str) -> CassandraStore:
     clock = SystemClock()
     session = await connect(access(), clock, keyspace=keyspace, seconds=SECONDS)
     await check_schema(session)
-    store = CassandraStore(session, clock)
+    return CassandraStore(session, clock)
+
+
+@asynccontextmanager
+async def open_store(folder: Path) -> AsyncIterator[Store]:
+    store = await opened(await keyspace_of(folder))
     yield store
     await store.close()
