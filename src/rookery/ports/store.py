@@ -52,8 +52,8 @@ class Store(Protocol):
     raises `BrokenRule` (`idempotency_key_reused`). A write that takes a `promise` puts it on the list in that same
     step, also when there was nothing to change, but not when it is a repetition or is refused. Writes of one process
     take effect in the order in which they were called, if each was awaited. Every method raises `Unavailable` when the
-    store can't be reached or written; a write that raised it may have taken effect only if it had a key to find that
-    out by.
+    store can't be reached or written. A write that raised it may have taken effect, or may yet within seconds: asked
+    for again with its key it happens once, and what has no key can be done twice, but for a tweet.
 
     Lists are in descending order of id and go on below the id given (keyset pagination).
     """

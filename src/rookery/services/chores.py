@@ -74,10 +74,16 @@ class Chores:
             _log.exception("a chore failed; it is tried again")
 
     async def purge(self) -> None:
-        """Take the rows of deleted users away, in short steps."""
-        while users := await self.store.users_to_purge(_PURGED_USERS):
+        """Take the rows of deleted users away, in short steps. One whose rows can't be reached holds up nobody."""
+        waiting: set[UserId] = set()
+        while users := set(await self.store.users_to_purge(_PURGED_USERS + len(waiting))) - waiting:
             for user in users:
-                await self.purge_user(user)
+                try:
+                    await self.purge_user(user)
+                except Unavailable:
+                    waiting.add(user)
+        if waiting:
+            _log.warning("the rows of %d deleted users wait for the store", len(waiting))
 
     async def purge_user(self, user: UserId) -> None:
         """Take one deleted user's rows away."""

@@ -5,10 +5,10 @@ followees holds, and what is told of a change is so. The version is a timestamp 
 clocks say. The same from the followee's end is written with the version as its timestamp: the later change wins.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from heapq import merge
-from typing import Any
 
 from rookery.adapters.cassandra.journal import FollowRows
 from rookery.adapters.cassandra.session import Change, Session
@@ -23,62 +23,82 @@ _SHARDS = 4
 _SLACK = 16
 _COUNTED = 5_000
 _ABOVE_ALL = b"\xff" * 17
-_FOLLOWED, _UNFOLLOWED = 0, 1
+_VERSION, _FOLLOWED, _UNFOLLOWED = -1, 0, 1
+_HEAD = b"\0"
+"""Stands for a followee in the row of the version."""
 
 
-_States = dict[UserId, dict[int, bytes]]
-"""What the rows of some followees say: for each its states, and the key that it was followed with."""
-_Plan = Callable[[_States], Coroutine[Any, Any, dict[UserId, list[Change]]]]
-"""What is to be changed of which pairs, as things stand."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a follower's partition says of some followees."""
+
+    version: int | None
+    writer: bytes | None
+    many: int
+    followed: Mapping[UserId, bytes]
+    """Those followed, and who wrote so."""
+    unfollowed: Collection[UserId]
+
+
+_Plan = Callable[[_Seen], Mapping[UserId, Sequence[Change]]]
+"""What is to be changed of which followees, as things stand."""
 
 # Changing
 
 
 async def add(
-    session: Session, writer: bytes, follower: UserId, followee: UserId, at: int, *, most: int, key: bytes
+    session: Session, writer: bytes, follower: UserId, followee: UserId, at: int, *, most: int, by: bytes
 ) -> bool:
-    """Let one follow another; False if he did. `writer` is an id of this change's own.
+    """Let one follow another; False if he did, but for `by` itself. `writer` is an id of this change's own.
 
     Raises:
         Conflict: `too_many_followees`.
     """
     again = False
 
-    async def plan(states: _States) -> dict[UserId, list[Change]]:
+    def plan(seen: _Seen) -> Mapping[UserId, Sequence[Change]]:
         nonlocal again
-        if _FOLLOWED in states[followee]:
-            # Who asks again with the key of the one that did it gets his answer.
-            again = bool(key) and states[followee][_FOLLOWED] == key
+        if followee in seen.followed:
+            again = seen.followed[followee] == by
             return {}
-        if await count_followees(session, follower) >= most:
+        if seen.many >= most:
             raise Conflict("too_many_followees", f"A user follows at most {most} others.")
-        return {followee: _adding(follower, followee, at, key, states)}
+        return {followee: _adding(follower, followee, at, by, seen)}
 
-    return bool(await _decide(session, writer, follower, [followee], plan, followed=True)) or again
+    return bool(await _decide(session, writer, follower, [followee], plan, step=1)) or again
 
 
 async def add_many(session: Session, writer: bytes, follower: UserId, followees: Sequence[UserId], at: int) -> int:
     """Let one follow up to `MOST_AT_ONCE`, each given once; how many were new."""
 
-    async def plan(states: _States) -> dict[UserId, list[Change]]:
-        new = [followee for followee in followees if _FOLLOWED not in states[followee]]
-        return {followee: _adding(follower, followee, at, b"", states) for followee in new}
+    def plan(seen: _Seen) -> Mapping[UserId, Sequence[Change]]:
+        new = [followee for followee in followees if followee not in seen.followed]
+        return {followee: _adding(follower, followee, at, writer, seen) for followee in new}
 
-    return len(await _decide(session, writer, follower, followees, plan, followed=True))
+    return len(await _decide(session, writer, follower, followees, plan, step=1))
 
 
 async def remove(
     session: Session, writer: bytes, follower: UserId, followees: Sequence[UserId], at: int | None
-) -> Sequence[UserId]:
+) -> Collection[UserId]:
     """End that one follows up to `MOST_AT_ONCE`; whom he did. They are noted as unfollowed `at`, or not at all."""
 
-    async def plan(states: _States) -> dict[UserId, list[Change]]:
-        return {followee: _removing(follower, followee, at) for followee in followees if _FOLLOWED in states[followee]}
+    def plan(seen: _Seen) -> Mapping[UserId, Sequence[Change]]:
+        return {followee: _removing(follower, followee, at) for followee in followees if followee in seen.followed}
 
-    return await _decide(session, writer, follower, followees, plan, followed=False)
+    return await _decide(session, writer, follower, followees, plan, step=-1)
 
 
-def _removing(follower: UserId, followee: UserId, at: int | None) -> list[Change]:
+def _adding(follower: UserId, followee: UserId, at: int, by: bytes, seen: _Seen) -> Sequence[Change]:
+    added = (
+        "INSERT INTO following (follower, state, followee, at, writer) VALUES (?, 0, ?, ?, ?)",
+        (follower, followee, at, by),
+    )
+    forget = ("DELETE FROM following WHERE follower = ? AND state = 1 AND followee = ?", (follower, followee))
+    return [added, forget] if followee in seen.unfollowed else [added]
+
+
+def _removing(follower: UserId, followee: UserId, at: int | None) -> Sequence[Change]:
     gone = ("DELETE FROM following WHERE follower = ? AND state = 0 AND followee = ?", (follower, followee))
     note = (
         "INSERT INTO following (follower, state, followee, at) VALUES (?, 1, ?, ?) USING TTL ?",
@@ -87,89 +107,76 @@ def _removing(follower: UserId, followee: UserId, at: int | None) -> list[Change
     return [gone, note] if at is not None else [gone]
 
 
-def _adding(follower: UserId, followee: UserId, at: int, key: bytes, states: _States) -> list[Change]:
-    added = (
-        "INSERT INTO following (follower, state, followee, at, once) VALUES (?, 0, ?, ?, ?)",
-        (follower, followee, at, key),
-    )
-    forget = ("DELETE FROM following WHERE follower = ? AND state = 1 AND followee = ?", (follower, followee))
-    return [added, forget] if _UNFOLLOWED in states[followee] else [added]
-
-
 async def _decide(
-    session: Session,
-    writer: bytes,
-    follower: UserId,
-    followees: Sequence[UserId],
-    plan: _Plan,
-    *,
-    followed: bool,
-) -> Sequence[UserId]:
-    """Make the changes that are needed as things stand, at both ends; whose pairs were changed."""
+    session: Session, writer: bytes, follower: UserId, followees: Sequence[UserId], plan: _Plan, *, step: int
+) -> Collection[UserId]:
+    """Make the changes that are needed as things stand, at both ends; whose pairs were changed.
+
+    That nothing is needed is believed only when what others may have begun is settled.
+    """
     turn = 0
-    changed: Sequence[UserId] = ()
+    changed: Collection[UserId] = ()
     while True:
-        version, last = await _version(session, follower, serial=turn > 0)
-        if turn and version is not None and last == writer:
-            stamp = version  # nobody knew what became of it: it was done
-            break
-        changes = await plan(await _states(session, follower, followees))
-        changed = list(changes)
-        if not changed:
+        seen = await _see(session, follower, followees, serial=turn > 0)
+        stamp = seen.version or 0
+        if turn and seen.writer == writer:
+            break  # nobody knew what became of it: it was done
+        changes = plan(seen)
+        if not changes and turn:
+            await redo(session, FollowRows(follower, followees))  # in case another's change stopped half way
             return ()
-        stamp = session.stamp(version)
-        guard = (
-            "UPDATE following SET version = ?, writer = ? WHERE follower = ? IF version = ?",
-            (stamp, writer, follower, version),
-        )
-        if await session.decide(guard, *(change for some in changes.values() for change in some)):
-            break
-        await session.back_off(turn)
+        if changes:
+            changed = list(changes)
+            stamp = session.stamp(seen.version)
+            guard = (
+                "UPDATE following SET version = ?, writer = ?, many = ?"
+                " WHERE follower = ? AND state = -1 AND followee = ? IF version = ?",
+                (stamp, writer, seen.many + step * len(changes), follower, _HEAD, seen.version),
+            )
+            if await session.decide(guard, *(change for some in changes.values() for change in some)):
+                break
+            await session.back_off(turn)
         turn += 1
-    await _write_other_end(session, follower, changed, stamp, followed=followed)
+    await _write_other_end(session, follower, dict.fromkeys(changed, step > 0), stamp)
     return changed
 
 
 async def redo(session: Session, rows: FollowRows) -> None:
     """Make the followees' ends agree with the truth, whatever of a change was done.
 
-    The version is read first: a change that comes between has a greater one and is written with that by its maker.
+    A change that comes after the truth was read has a greater version, and is written with that by its maker.
     """
-    version, _ = await _version(session, rows.follower, serial=True)
-    if version is None:
-        return
-    states = await _states(session, rows.follower, rows.followees)
-    for followed in (True, False):
-        some = [followee for followee in rows.followees if (_FOLLOWED in states[followee]) is followed]
-        await _write_other_end(session, rows.follower, some, version, followed=followed)
+    seen = await _see(session, rows.follower, rows.followees, serial=True)
+    if seen.version is not None:
+        ends = {followee: followee in seen.followed for followee in rows.followees}
+        await _write_other_end(session, rows.follower, ends, seen.version)
 
 
-async def _write_other_end(
-    session: Session, follower: UserId, followees: Sequence[UserId], stamp: int, *, followed: bool
-) -> None:
-    if followed:
-        query = "INSERT INTO follower (followee, shard, follower) VALUES (?, ?, ?)"
-    else:
-        query = "DELETE FROM follower WHERE followee = ? AND shard = ? AND follower = ?"
-    shard = _shard(follower)
+async def _write_other_end(session: Session, follower: UserId, ends: Mapping[UserId, bool], stamp: int) -> None:
+    add = "INSERT INTO follower (followee, shard, follower) VALUES (?, ?, ?)"
+    remove = "DELETE FROM follower WHERE followee = ? AND shard = ? AND follower = ?"
     await session.each(
-        [partial(session.write, query, followee, shard, follower, stamp=stamp) for followee in followees]
+        [
+            partial(session.write, add if followed else remove, followee, _shard(follower), follower, stamp=stamp)
+            for followee, followed in ends.items()
+        ]
     )
 
 
-async def _version(session: Session, follower: UserId, *, serial: bool) -> tuple[int | None, bytes | None]:
-    """The version of a follower's partition and who wrote it."""
-    query = "SELECT version, writer FROM following WHERE follower = ? LIMIT 1"
-    rows = await session.read(query, follower, serial=serial)
-    return (rows[0][0], rows[0][1]) if rows else (None, None)
-
-
-async def _states(session: Session, follower: UserId, followees: Sequence[UserId]) -> _States:
-    states: _States = {followee: {} for followee in followees}
-    query = "SELECT followee, state, once FROM following WHERE follower = ? AND state IN (0, 1) AND followee IN ?"
-    for followee, state, key in await session.read(query, follower, list(followees)):
-        states[followee][state] = key or b""
-    return states
+async def _see(session: Session, follower: UserId, followees: Sequence[UserId], *, serial: bool) -> _Seen:
+    query = (
+        "SELECT state, followee, version, writer, many FROM following"
+        " WHERE follower = ? AND state IN (-1, 0, 1) AND followee IN ?"
+    )
+    rows = await session.read(query, follower, [_HEAD, *followees], serial=serial)
+    head = next((row for row in rows if row[0] == _VERSION), None)
+    return _Seen(
+        version=head[2] if head else None,
+        writer=head[3] if head else None,
+        many=head[4] if head else 0,
+        followed={UserId(row[1]): row[3] for row in rows if row[0] == _FOLLOWED},
+        unfollowed={UserId(row[1]) for row in rows if row[0] == _UNFOLLOWED},
+    )
 
 
 def _shard(follower: UserId) -> int:

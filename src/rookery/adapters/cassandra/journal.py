@@ -4,18 +4,22 @@ A row of `pending` holds everything that is needed to do a write's rows again, w
 are found by ten seconds of wall time, so that a sweep never reads over what was taken off long ago.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 
-from rookery.adapters.cassandra.session import Session
+from rookery.adapters.cassandra.session import Row, Session
+from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, UserId, id_at, millis_of
 from rookery.domain.promises import Promise, Work
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import UserRecord
 from rookery.ports.clock import Clock
+
+_log = logging.getLogger(__name__)
 
 _BUCKET_MILLIS = 10_000
 _DAY_BUCKETS = 24 * 60 * 60 * 1000 // _BUCKET_MILLIS
@@ -29,6 +33,8 @@ _SETTLED_MILLIS = 20_000
 _KNOWN_MILLIS = 5_000
 _KNOWN_BUCKETS = 64
 _MARGIN_BUCKETS = 12
+_SECOND_MICROS = 1_000_000
+_REDONE = 100_000
 _REMEMBERED_BUCKETS = 60
 
 
@@ -91,6 +97,7 @@ class Journal:
         self._opened: dict[int, None] = {}
         self._lowest: dict[int, int] = {}
         self._forget_at = 0
+        self._redone: dict[bytes, None] = {}
 
     async def add(self, promise: Promise | None, rows: Rows, stamp: int | None = None) -> Entry:
         """Write down what a write is about to change; from now on it is done for certain.
@@ -99,19 +106,21 @@ class Journal:
         """
         made = promise.id if promise else id_at(self._clock.now(), self._clock.random(10))
         entry = Entry(promise, made, rows, stamp or self._session.stamp())
-        bucket, shard = _place(entry.id)
-        work, subject = (entry.promise.work, entry.promise.subject) if entry.promise else (_OWN, b"")
+        bucket, shard = _place(made)
+        work, subject = (promise.work, promise.subject) if promise else (_OWN, b"")
         await self._session.each(
             [
                 partial(self._open, bucket),
                 partial(
                     self._session.write,
                     "INSERT INTO pending (bucket, shard, id, work, subject, rows, stamp) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    *(bucket, shard, entry.id, int(work), subject, _encode(entry.rows), entry.stamp),
+                    *(bucket, shard, made, int(work), subject, _encode(rows), entry.stamp),
                     stamp=self._session.stamp(),
                 ),
             ]
         )
+        if bucket in self._opened and self._is_late(bucket):
+            await self._open(bucket)  # we were held up, and it may have been closed meanwhile
         return entry
 
     async def remove(self, entries: Sequence[bytes]) -> None:
@@ -127,24 +136,26 @@ class Journal:
         await self._session.each([partial(remove, entry) for entry in entries])
 
     async def oldest(self, before: int, after: bytes, limit: int) -> list[Promise]:
-        """See `Store.promises`. The rows of each are done again first, and entries of the store's own end with that."""
+        """See `Store.promises`. The rows of each are done again first, and entries of the store's own end with that.
+
+        What can't be done now stays on the list, and holds up nothing else.
+        """
         high = id_at(before, bytes(10))
         found: list[Promise] = []
         for bucket in await self._buckets(after, high):
             low, more = after, True
             while more and len(found) < limit:
-                entries = await self._entries(bucket, low, high, limit)
-                if not entries and low == after:
+                rows = await self._rows(bucket, low, high, limit)
+                if not rows and after < _first_of(bucket) and high > _first_of(bucket + 1):
                     await self._close(bucket)
-                for entry in entries:
-                    await self._redo(entry)
-                    low = entry.id
-                found += [entry.promise for entry in entries if entry.promise]
-                await self.remove([entry.id for entry in entries if not entry.promise])
-                more = len(entries) == limit
+                done = await self._session.each([partial(self._try, row) for row in rows])
+                found += [entry.promise for entry in done if entry and entry.promise]
+                await self.remove([entry.id for entry in done if entry and not entry.promise])
+                more = len(rows) == limit
+                low = rows[-1][0] if rows else low
         return found[:limit]
 
-    async def _entries(self, bucket: int, low: bytes, high: bytes, limit: int) -> list[Entry]:
+    async def _rows(self, bucket: int, low: bytes, high: bytes, limit: int) -> list[Row]:
         """The oldest entries of one bucket between two ids."""
         query = (
             "SELECT id, work, subject, rows, stamp FROM pending"
@@ -153,30 +164,49 @@ class Journal:
         parts = await self._session.each(
             [partial(self._session.read, query, bucket, shard, low, high, limit) for shard in range(_SHARDS)]
         )
-        return [
-            Entry(Promise(made, Work(work), subject) if work != _OWN else None, made, _decode(written), stamp)
-            for made, work, subject, written, stamp in sorted(row for part in parts for row in part)[:limit]
-        ]
+        return sorted(row for part in parts for row in part)[:limit]
+
+    async def _try(self, row: Row) -> Entry | None:
+        """Do an entry's rows again, once in this process; None if that can't be done now."""
+        made, work, subject, written, stamp = row
+        promise = Promise(made, Work(work), subject) if work != _OWN else None
+        try:
+            entry = Entry(promise, made, _decode(written), stamp)
+            if made not in self._redone:
+                await self._redo(entry)
+        except Unavailable:
+            _log.warning("rows that were promised wait for the store")
+            return None
+        except Exception:  # noqa: BLE001 - one that can't be done must not keep the others
+            _log.exception("rows that were promised could not be written")
+            return None
+        self._redone[made] = None
+        if len(self._redone) > _REDONE:
+            del self._redone[next(iter(self._redone))]
+        return entry
 
     # --- which buckets there are -------------------------------------------------------------------------------------
 
     async def _open(self, bucket: int) -> None:
         """Have a bucket found by all who sweep. Remembered for as long as nobody can have closed it."""
-        if bucket in self._opened:
+        late = self._is_late(bucket)
+        if bucket in self._opened and not late:
             return
+        # Who is late may be so by a stopped clock: he must win over whoever closed it meanwhile.
+        stamp = self._session.stamp() + (_SECOND_MICROS if late else 0)
         day = bucket // _DAY_BUCKETS
         query = "INSERT INTO pending_bucket (list_of, number) VALUES (?, ?)"
         await self._session.each(
-            [
-                partial(self._session.write, query, *row, stamp=self._session.stamp())
-                for row in ((_DAYS, day), (day, bucket))
-            ]
+            [partial(self._session.write, query, *row, stamp=stamp) for row in ((_DAYS, day), (day, bucket))]
         )
         self._lowest[day] = min(bucket, self._lowest.get(day, bucket))
-        if self._clock.now() < (bucket + 1) * _BUCKET_MILLIS + _KNOWN_MILLIS:
+        if not late:
             self._opened[bucket] = None
             if len(self._opened) > _KNOWN_BUCKETS:
                 del self._opened[next(iter(self._opened))]
+
+    def _is_late(self, bucket: int) -> bool:
+        return self._clock.now() >= (bucket + 1) * _BUCKET_MILLIS + _KNOWN_MILLIS
 
     async def _close(self, bucket: int) -> None:
         """Take an empty bucket off the list, when nobody writes to it any more."""
@@ -214,6 +244,11 @@ class Journal:
         await self._session.write(
             "DELETE FROM pending_bucket WHERE list_of = ? AND number = ?", list_of, number, stamp=self._session.stamp()
         )
+
+
+def _first_of(bucket: int) -> bytes:
+    """Below every id of a bucket, and above those before."""
+    return (bucket * _BUCKET_MILLIS).to_bytes(6, "big")
 
 
 def _place(entry: bytes) -> tuple[int, int]:

@@ -5,10 +5,8 @@ So a write that was cut off is gone on with by whoever asks for it again, with t
 
 from dataclasses import dataclass
 
-from rookery.adapters.cassandra.session import Change, Session
+from rookery.adapters.cassandra.session import Change, Row, Session
 from rookery.domain.idempotency import KEPT_MILLIS, Once, reused
-
-_READ = "SELECT digest, made, at, stamp, done FROM idempotency WHERE key = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +25,16 @@ class Keys:
         self._session = session
         self.forgotten = 0
 
-    async def look(self, once: Once | None, *, serial: bool = False) -> Claim | None:
+    async def look(self, once: Once | None) -> Claim | None:
         """What a key is bound to, if it was used within the day.
 
         Raises:
             BrokenRule: `idempotency_key_reused`, when it was another request's.
         """
-        if once is None:
-            return None
-        rows = await self._session.read(_READ, once.key, serial=serial)
-        if not rows or self._is_old(once, rows[0][2]):
-            return None
-        digest, made, _, stamp, done = rows[0]
-        if digest != once.digest:
-            raise reused()
-        return Claim(made, stamp, done[len(made) :] if done and done.startswith(made) else None)
+        return self._good(once, await self._read(once)) if once else None
 
     async def claim(self, once: Once | None, made: bytes) -> Claim:
-        """Bind a key that is free to what its write is about to make; what it is bound to then, maybe by another.
+        """Bind a key to what its write is about to make; what it is bound to then, which may be another's.
 
         Raises:
             BrokenRule: `idempotency_key_reused`, when another request was faster.
@@ -53,37 +43,47 @@ class Keys:
         if once is None:
             return Claim(made, stamp, None)
         values = (once.digest, made, once.at, stamp)
-        while True:
-            if found := await self.look(once, serial=turn > 0):
-                return found
-            old = await self._session.read(_READ, once.key, serial=turn > 0)
-            if not old:
-                change: Change = (
-                    "INSERT INTO idempotency (digest, made, at, stamp, key) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS",
-                    (*values, once.key),
-                )
-            else:
-                change = (
-                    "UPDATE idempotency SET digest = ?, made = ?, at = ?, stamp = ?"
-                    " WHERE key = ? IF made = ? AND at = ?",
-                    (*values, once.key, old[0][1], old[0][2]),
-                )
-            if await self._session.decide(change):
-                return Claim(made, stamp, None)
+        # Nearly always there is nothing, or the caller would have seen it.
+        change: Change = (
+            "INSERT INTO idempotency (digest, made, at, stamp, key) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS",
+            (*values, once.key),
+        )
+        while not await self._session.decide(change):
             await self._session.back_off(turn)
             turn += 1
+            row = await self._read(once, serial=True)
+            if found := self._good(once, row):
+                return found
+            change = (
+                "UPDATE idempotency SET digest = ?, made = ?, at = ?, stamp = ? WHERE key = ? IF stamp = ?",
+                (*values, once.key, row[3] if row else None),
+            )
+        return Claim(made, stamp, None)
 
-    async def release(self, once: Once | None, made: bytes) -> None:
+    async def release(self, once: Once | None, claim: Claim) -> None:
         """Free a key again whose write was refused."""
         if once is not None:
-            await self._session.decide(("DELETE FROM idempotency WHERE key = ? IF made = ?", (once.key, made)))
+            await self._session.decide(("DELETE FROM idempotency WHERE key = ? IF stamp = ?", (once.key, claim.stamp)))
 
-    async def done(self, once: Once | None, made: bytes, told: bytes = b"") -> None:
+    async def done(self, once: Once | None, claim: Claim, told: bytes = b"") -> None:
         """Note that all of a key's write is written."""
         if once is not None:
+            done = claim.stamp.to_bytes(8, "big") + told
             await self._session.write(
-                "UPDATE idempotency SET done = ? WHERE key = ?", made + told, once.key, stamp=self._session.stamp()
+                "UPDATE idempotency SET done = ? WHERE key = ?", done, once.key, stamp=self._session.stamp()
             )
 
-    def _is_old(self, once: Once, at: int) -> bool:
-        return at <= max(once.at - KEPT_MILLIS, self.forgotten)
+    async def _read(self, once: Once, *, serial: bool = False) -> Row | None:
+        query = "SELECT digest, made, at, stamp, done FROM idempotency WHERE key = ?"
+        rows = await self._session.read(query, once.key, serial=serial)
+        # Of a key that was released, or bound long before its write was done, only `done` may be left.
+        return rows[0] if rows and rows[0][3] is not None else None
+
+    def _good(self, once: Once, row: Row | None) -> Claim | None:
+        if row is None or row[2] <= max(once.at - KEPT_MILLIS, self.forgotten):
+            return None
+        digest, made, _, stamp, done = row
+        if digest != once.digest:
+            raise reused()
+        mark = stamp.to_bytes(8, "big")
+        return Claim(made, stamp, done[len(mark) :] if done and done.startswith(mark) else None)

@@ -3,7 +3,8 @@
 Ids are blobs, which sort as their bytes do, whatever their UUID version. No counters, secondary indexes, views.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from acsylla.errors import CassErrorServerInvalidQuery
 
@@ -12,6 +13,7 @@ from rookery.domain.errors import Conflict
 from rookery.ports.clock import Clock
 
 _SECONDS = 30.0
+_ALONE_SECONDS = 300
 _DAY = 24 * 60 * 60
 # A replica that is slow or dead is read around by its coordinator too, not only by us.
 _READ_AROUND = "speculative_retry = 'MIN(99PERCENTILE,50ms)'"
@@ -32,9 +34,10 @@ _FIRST: Sequence[str] = (
         letter text, name_key text, id blob, PRIMARY KEY ((letter), name_key)
     ) WITH {_READ_AROUND}""",
     f"""CREATE TABLE IF NOT EXISTS user_to_purge (
-        list tinyint, id blob, stamp bigint, PRIMARY KEY ((list), id)
-    ) WITH {_READ_AROUND}""",
-    # Who may be on his way between push and pull; whether he is, his own row says.
+        list tinyint, id blob, stamp bigint, tweets_below blob, followees_below blob, followers_below blob,
+        PRIMARY KEY ((list), id)
+    ) WITH {_SHORT_GRACE} AND {_READ_AROUND}""",
+    # Who was ever on his way between push and pull; whether he is, his own row says.
     f"""CREATE TABLE IF NOT EXISTS user_by_fanout (
         list tinyint, id blob, PRIMARY KEY ((list), id)
     ) WITH {_READ_AROUND}""",
@@ -42,10 +45,11 @@ _FIRST: Sequence[str] = (
     f"""CREATE TABLE IF NOT EXISTS token_by_user (
         user blob, hash blob, PRIMARY KEY ((user), hash)
     ) WITH {_READ_AROUND}""",
-    # The truth of who follows whom. A partition is changed by lightweight transactions on its version only; state is 0
-    # for those followed and 1 for those unfollowed lately.
+    # The truth of who follows whom, changed by lightweight transactions on a partition's version only. State 0 is for
+    # those followed, 1 for those unfollowed lately; -1 is one row with the version, its writer and the number followed,
+    # before all others, so that reading it never reads over what was taken away.
     f"""CREATE TABLE IF NOT EXISTS following (
-        follower blob, version bigint STATIC, writer blob STATIC, state tinyint, followee blob, at bigint, once blob,
+        follower blob, state tinyint, followee blob, version bigint, many int, at bigint, writer blob,
         PRIMARY KEY ((follower), state, followee)
     ) WITH CLUSTERING ORDER BY (state ASC, followee DESC) AND {_READ_AROUND}""",
     # The same from the other end, written with the version of the truth as its timestamp.
@@ -60,8 +64,8 @@ _FIRST: Sequence[str] = (
     f"""CREATE TABLE IF NOT EXISTS tweet_by_author (
         author blob, id blob, depth int, PRIMARY KEY ((author), id)
     ) WITH CLUSTERING ORDER BY (id DESC) AND {_READ_AROUND}""",
-    # made, digest, at and stamp are written by lightweight transactions only; done holds made again, and what else the
-    # write told, when all of it is written.
+    # done alone is not written by lightweight transactions: when all of a write is written it holds its stamp, and what
+    # the write told.
     f"""CREATE TABLE IF NOT EXISTS idempotency (
         key blob PRIMARY KEY, digest blob, made blob, at bigint, stamp bigint, done blob
     ) WITH default_time_to_live = {_DAY + 2 * 60 * 60} AND {_READ_AROUND}""",
@@ -103,15 +107,16 @@ async def apply(access: Access, clock: Clock, keyspace: str, replication: str) -
     session = await connect(access, clock, keyspace=keyspace, seconds=_SECONDS)
     try:
         await session.change(MIGRATIONS[0][0])  # the table of versions
-        before = await _version(session)
-        for migration in MIGRATIONS[before:]:
-            for statement in migration:
-                await session.change(statement)
-        await _settle(session, "secret", clock.random(32))
-        if before < VERSION:
-            await session.write(
-                "INSERT INTO meta (name, value) VALUES ('version', ?)", bytes([VERSION]), stamp=session.stamp()
-            )
+        async with _alone(session, clock.random(16)):
+            before = await _version(session)
+            for migration in MIGRATIONS[before:]:
+                for statement in migration:
+                    await session.change(statement)
+            await _settle(session, "secret", clock.random(32))
+            if before < VERSION:
+                await session.write(
+                    "INSERT INTO meta (name, value) VALUES ('version', ?)", bytes([VERSION]), stamp=session.stamp()
+                )
     finally:
         await session.close()
     return before, VERSION
@@ -139,13 +144,28 @@ async def secret(session: Session) -> bytes:
     return found
 
 
+@asynccontextmanager
+async def _alone(session: Session, who: bytes) -> AsyncIterator[None]:
+    """Change tables while nobody else does: two who make the same table at once may make two of one name.
+
+    Raises:
+        Conflict: `schema_in_work`.
+    """
+    take = "INSERT INTO meta (name, value) VALUES ('in work', ?) IF NOT EXISTS USING TTL ?"
+    if not await session.decide((take, (who, _ALONE_SECONDS))):
+        found = await session.read(_META, "in work", serial=True)
+        if found != [(who,)]:
+            raise Conflict("schema_in_work", "Another rookery schema apply is at work: try again when it has ended.")
+    try:
+        yield
+    finally:
+        await session.decide(("DELETE FROM meta WHERE name = 'in work' IF value = ?", (who,)))
+
+
 async def _settle(session: Session, name: str, value: bytes) -> None:
     """Write a value that only the first writes, for ever."""
-    for turn in range(10):
-        if await session.read(_META, name, serial=True):
-            return
+    while not await session.read(_META, name, serial=True):
         await session.decide(("INSERT INTO meta (name, value) VALUES (?, ?) IF NOT EXISTS", (name, value)))
-        await session.back_off(turn)
 
 
 async def _version(session: Session) -> int:

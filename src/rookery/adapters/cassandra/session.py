@@ -1,7 +1,6 @@
 """One session with a Cassandra ring: prepared statements, bounds on time and number, and errors of the domain."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,15 +35,13 @@ _SPECULATIVE = 2
 _QUEUE = 32_768
 _RECONNECT_MILLIS = 500
 _HEARTBEAT_SECONDS = 2
-_DECISIONS = 3
+_DECISIONS = 2
 """How often what is to be decided can be tried within the bound, when the node that was asked does not answer."""
 _REFUSED = (CassErrorServerUnavailable, CassErrorLibNoHostsAvailable, RuntimeError)
 """What surely changed nothing: too few nodes, none to ask, a closed session."""
 _LONG_SECONDS = 30.0
 _BACK_OFF_SECONDS = 0.004
 _LONGEST_BACK_OFF_SECONDS = 0.1
-
-logging.getLogger("acsylla").setLevel(logging.ERROR)  # it warns of every node that is away, on each attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +79,8 @@ class Session:
         Whoever changes what was written gives that write's own timestamp: so the later one wins also where the clocks
         of two machines differ.
         """
-        self._stamp = max(self._clock.now() * 1000, self._stamp + 1, (after or 0) + 1)
-        return self._stamp
+        self._stamp = max(self._clock.now() * 1000, self._stamp + 1)
+        return max(self._stamp, (after or 0) + 1)  # not kept: another's wrong clock must not become ours
 
     @asynccontextmanager
     async def within(self) -> AsyncIterator[None]:
@@ -96,7 +93,7 @@ class Session:
 
     async def back_off(self, turn: int) -> None:
         """Wait a little, at random and longer each turn, before trying again what others try as well."""
-        most = min(_BACK_OFF_SECONDS * 2**turn, _LONGEST_BACK_OFF_SECONDS)
+        most = min(_BACK_OFF_SECONDS * 2 ** min(turn, 10), _LONGEST_BACK_OFF_SECONDS)
         await asyncio.sleep(most * int.from_bytes(self._clock.random(2), "big") / 65_536)
 
     # --- statements --------------------------------------------------------------------------------------------------
@@ -104,7 +101,7 @@ class Session:
     async def read(self, cql: str, *values: object, serial: bool = False, long: bool = False) -> list[Row]:
         """The rows of a SELECT. `serial` settles what is being decided; `long` allows for counting many rows."""
         statement = await self._bind(cql, values)
-        statement.set_is_idempotent(True)
+        statement.set_is_idempotent(not long)  # counting takes its time, and twice is twice the work
         if serial:
             statement.set_consistency(acsylla.Consistency.LOCAL_SERIAL)
         seconds = _LONG_SECONDS if long else self._timeout
@@ -129,32 +126,44 @@ class Session:
         statement.set_timestamp(stamp)
         await self._run(self._driver.execute(statement), self._timeout)
 
-    async def decide(self, *changes: Change) -> bool:
+    async def decide(self, *changes: Change) -> bool | None:
         """Make changes of one partition if their conditions hold (a lightweight transaction).
 
-        False when they do not hold, and when nobody knows: then what became of it is to be read with `serial`.
+        False when they do not hold; None when nobody knows: then what became of it is to be read with `serial`.
         """
+        seconds = self._timeout / _DECISIONS
         statements = [await self._bind(cql, values) for cql, values in changes]
         if len(statements) == 1:
-            statements[0].set_timeout(self._timeout / _DECISIONS)
+            statements[0].set_timeout(seconds)
             asked = self._driver.execute(statements[0])
         else:
-            batch = acsylla.create_batch_unlogged(timeout=self._timeout / _DECISIONS)
+            batch = acsylla.create_batch_unlogged(timeout=seconds)
             batch.set_consistency(acsylla.Consistency.LOCAL_QUORUM)
             batch.set_serial_consistency(acsylla.Consistency.LOCAL_SERIAL)
             for statement in statements:
                 batch.add_statement(statement)
             asked = self._driver.execute_batch(batch)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(seconds):
                 result = await asked
         except _REFUSED as error:
             raise unavailable(error) from error
         except CassErrorServerInvalidQuery:
             raise  # a mistake of ours
         except (CassException, TimeoutError):
-            return False
+            return None
         return bool(result.first().column_value_by_index(0))
+
+    async def set_once(self, change: Change, query: Change) -> bool:
+        """Set a flag that `query` reads, if it is not set; whether it was us. Of many at once one gets True."""
+        turn = 0
+        while (applied := await self.decide(change)) is None:
+            await self.back_off(turn)
+            turn += 1
+            cql, values = query
+            if (rows := await self.read(cql, *values, serial=True)) and rows[0][0]:
+                return True  # nobody can say whose it was; that it is done is what matters
+        return applied
 
     async def change(self, cql: str) -> None:
         """Change the schema, and wait until all nodes agree on it."""
@@ -184,8 +193,14 @@ class Session:
             await self._driver.close()
 
     async def _bind(self, cql: str, values: Sequence[object]) -> acsylla.Statement:
-        if cql not in self._prepared:
-            self._prepared[cql] = await self._run(self._driver.create_prepared(cql), self._timeout)
+        for attempt in range(_DECISIONS):  # the node that is asked first may be one that died a moment ago
+            if cql in self._prepared:
+                break
+            try:
+                self._prepared[cql] = await self._run(self._driver.create_prepared(cql), self._timeout / _DECISIONS)
+            except Unavailable:
+                if attempt == _DECISIONS - 1:
+                    raise
         return self._prepared[cql].bind(list(values))
 
     async def _run(self, asked: Awaitable[T], seconds: float) -> T:
@@ -226,7 +241,8 @@ async def connect(access: Access, clock: Clock, *, keyspace: str | None, seconds
         ssl_cert=_pem(access.certificate),
         ssl_private_key=_pem(access.key),
         ssl_verify_flags=acsylla.SSLVerifyFlags.PEER_IDENTITY,
-        log_level="error",
+        prepare_on_all_hosts=False,  # it would wait for one that died a moment ago
+        log_level="disabled",  # what it has to say of nodes that come and go it says to stderr
         application_name="rookery",
     )
     try:

@@ -27,6 +27,7 @@ from rookery.adapters.cassandra.journal import (
 from rookery.adapters.cassandra.key_rows import Keys
 from rookery.adapters.cassandra.session import Session, unavailable
 from rookery.adapters.cassandra.turns import Turns
+from rookery.adapters.cassandra.user_rows import Left
 from rookery.domain.errors import Conflict, Unavailable, unknown_tweet, unknown_user
 from rookery.domain.idempotency import KEPT_MILLIS, Once
 from rookery.domain.ids import TweetId, UserId
@@ -40,6 +41,8 @@ _NEW, _OLD = b"\x01", b"\x00"
 _IMPORTED_AT_ONCE = 50
 _LIST = 0
 _MOST_SKEW_MILLIS = 500
+_SECOND_MICROS = 1_000_000
+"""By how much what must win over another machine's write is dated ahead: more than their clocks may differ."""
 
 
 class CassandraStore:
@@ -73,11 +76,11 @@ class CassandraStore:
             rows = UserRows(user, credentials.password_hash, credentials.token_hash)
             entry = await self._journal.add(None, rows, claim.stamp)
             if not await user_rows.claim_name(session, user.name, user.id):
-                await self._keys.release(once, user.id)
+                await self._keys.release(once, claim)
                 await self._journal.remove([entry.id])
                 raise _name_taken()
             await user_rows.write(session, rows, claim.stamp)
-            await self._keys.done(once, user.id)
+            await self._keys.done(once, claim)
         self._clear(entry)
         return user.id
 
@@ -113,37 +116,43 @@ class CassandraStore:
     async def purge_user(
         self, user: UserId, limit: int, promise: Callable[[TweetId], Promise | None] = lambda _: None
     ) -> Sequence[Written] | None:
-        if not await user_rows.is_to_purge(self._session, user):
+        before = left = await user_rows.left_to_purge(self._session, user)
+        if before is None or left is None:
             return None
 
         async def delete(tweet: TweetId) -> Written:
             made = promise(tweet)
             return replace(await self.delete_tweet(tweet, made), promise=made)
 
-        some = await tweet_rows.some_to_purge(self._session, user, limit)
+        some = await tweet_rows.some_to_purge(self._session, user, left.tweets, limit)
         deleted = await self._session.each([partial(delete, tweet) for tweet in some])
-        left = limit - len(deleted)
-        if not left or await self._remove_follows(user, left) or deleted:
-            return deleted
-        await user_rows.mark_purged(self._session, user)
-        return None
+        if some:
+            left = replace(left, tweets=some[-1])
+        left = await self._remove_follows(user, left, limit - len(some))
+        if left == before:
+            await user_rows.mark_purged(self._session, user, left)
+            return None
+        await user_rows.note_purged(self._session, user, left)
+        return deleted
 
-    async def _remove_follows(self, user: UserId, limit: int) -> int:
-        """Take away so many of a deleted user's follows, both ways; how many went."""
+    async def _remove_follows(self, user: UserId, left: Left, limit: int) -> Left:
+        """Take away so many of a deleted user's follows, both ways; what is left then."""
         session = self._session
-        followees = await follow_rows.followees(session, user, None, min(limit, follow_rows.MOST_AT_ONCE))
+        some = min(limit, follow_rows.MOST_AT_ONCE)
+        followees = await follow_rows.followees(session, user, left.followees, some) if some > 0 else []
         if followees:
             entry = await self._journal.add(None, FollowRows(user, followees))
             await follow_rows.remove(session, entry.id, user, followees, None)
             self._clear(entry)
+            left = replace(left, followees=followees[-1])
 
         async def remove(follower: UserId) -> None:
             await follow_rows.remove(session, self._clock.random(16), follower, [user], None)
-            await follow_rows.redo(session, FollowRows(follower, [user]))  # also if only this end was left
 
-        followers = await follow_rows.followers(session, user, None, limit - len(followees)) if limit else []
+        some = limit - len(followees)
+        followers = await follow_rows.followers(session, user, left.followers, some) if some > 0 else []
         await session.each([partial(remove, follower) for follower in followers])
-        return len(followees) + len(followers)
+        return replace(left, followers=followers[-1]) if followers else left
 
     # --- what users sign in with -------------------------------------------------------------------------------------
 
@@ -158,7 +167,7 @@ class CassandraStore:
                 claim = await self._keys.claim(once, user)
             if claim.told is None:
                 await user_rows.add_token(self._session, user, token_hash, claim.stamp)
-                await self._keys.done(once, user)
+                await self._keys.done(once, claim)
 
     async def token_owner(self, token_hash: bytes) -> UserRecord | None:
         return await user_rows.token_owner(self._session, token_hash)
@@ -194,15 +203,15 @@ class CassandraStore:
             if claim.told is not None:
                 return claim.told == _NEW
             entry = await self._journal.add(promise, FollowRows(follower, [followee]), claim.stamp)
-            key = once.key if once else b""
+            by = once.key if once else entry.id
             try:
-                new = await follow_rows.add(self._session, entry.id, follower, followee, at, most=most, key=key)
+                new = await follow_rows.add(self._session, entry.id, follower, followee, at, most=most, by=by)
             except Conflict:
-                await self._keys.release(once, followee)
+                await self._keys.release(once, claim)
                 await self._journal.remove([entry.id])
                 raise
-            await self._keys.done(once, followee, _NEW if new else _OLD)
-        self._clear(entry)
+            await self._keys.done(once, claim, _NEW if new else _OLD)
+        self._clear(entry, follower, followee)
         return new
 
     async def add_follows(self, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
@@ -254,19 +263,23 @@ class CassandraStore:
         async with self._writing(), self._turns.of(once.key if once else None):
             claim = await self._keys.look(once)
             if claim is None:
-                await asyncio.gather(
-                    self._require_live(tweet.author), tweet_rows.require_live_parent(session, tweet, most_depth)
+                _, tweet = await asyncio.gather(
+                    self._require_live(tweet.author), tweet_rows.in_chain(session, tweet, most_depth)
                 )
                 claim = await self._keys.claim(once, tweet.id)
+            else:
+                tweet = await tweet_rows.in_chain(session, tweet, None)
             if claim.told is not None:
                 first = TweetId(claim.made)
                 return Written((await tweet_rows.by_ids(session, [first]))[first], owes_count=True, repeated=True)
-            tweet = await tweet_rows.in_chain(session, msgspec.structs.replace(tweet, id=TweetId(claim.made)))
+            if promise is not None and promise.subject == tweet.id != claim.made:
+                promise = replace(promise, subject=claim.made)  # the first attempt's tweet it is
+            tweet = msgspec.structs.replace(tweet, id=TweetId(claim.made))
             rows = TweetRows([tweet])
             entry = await self._journal.add(promise, rows, claim.stamp)
             await tweet_rows.write(session, rows, claim.stamp)
-            await self._keys.done(once, tweet.id)
-        self._clear(entry)
+            await self._keys.done(once, claim)
+        self._clear(entry, tweet.author)
         return Written(tweet, owes_count=True)
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
@@ -338,22 +351,34 @@ class CassandraStore:
                 await user_rows.remove(session, rows, stamp)
             case TweetRows() as rows:
                 await tweet_rows.rewrite(session, rows, stamp)
+                await self._purge_again([tweet.author for tweet in rows.tweets])
             case NoTweetRows() as rows:
                 await tweet_rows.delete(session, rows.tweet)
                 await tweet_rows.forget(session, rows, stamp)
             case FollowRows() as rows:
                 await follow_rows.redo(session, rows)
+                await self._purge_again([rows.follower, *rows.followees])
 
-    def _clear(self, entry: Entry) -> None:
-        """Take an entry of the store's own off the list, without anybody waiting for it; else a sweep does."""
-        if entry.promise is None:
-            task = asyncio.create_task(self._forget(entry))
-            self._behind.add(task)
-            task.add_done_callback(self._behind.discard)
+    def _clear(self, entry: Entry, *users: UserId) -> None:
+        """What is left after the answer; nobody waits for it, and what it leaves undone a sweep does.
 
-    async def _forget(self, entry: Entry) -> None:
+        Users who were deleted meanwhile are purged again, and an entry of the store's own is taken off the list.
+        """
+        task = asyncio.create_task(self._end(entry, users))
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+
+    async def _end(self, entry: Entry, users: Sequence[UserId]) -> None:
         with suppress(Unavailable):
-            await self._journal.remove([entry.id])
+            await self._purge_again(users)
+            if entry.promise is None:
+                await self._journal.remove([entry.id])
+
+    async def _purge_again(self, users: Sequence[UserId]) -> None:
+        """Rows that were written while their user was deleted may have come after his purge."""
+        for user in (await user_rows.by_ids(self._session, users)).values():
+            if user.deleted:
+                await user_rows.put_to_purge(self._session, user.id, self._session.stamp() + _SECOND_MICROS)
 
     # --- the epochs of caches ----------------------------------------------------------------------------------------
 
@@ -401,7 +426,7 @@ class CassandraStore:
         while self._under_way:
             self._answered.clear()
             await self._answered.wait()
-        await asyncio.gather(*self._behind)
+        await asyncio.gather(*self._behind, return_exceptions=True)
         await self._session.close()
 
     @asynccontextmanager

@@ -69,37 +69,27 @@ async def count(session: Session, author: UserId) -> int:
     return number
 
 
-async def in_chain(session: Session, tweet: TweetRecord) -> TweetRecord:
+async def in_chain(session: Session, tweet: TweetRecord, most_depth: int | None) -> TweetRecord:
     """A tweet with its root and depth, which are those of the tweet above it and one more.
 
-    Raises:
-        NotFound: `unknown_tweet`.
-    """
-    if tweet.retweet is None:
-        return msgspec.structs.replace(tweet, root=None, depth=0)
-    parent = await by_id(session, tweet.retweet)
-    if parent is None:
-        raise unknown_tweet()
-    return msgspec.structs.replace(tweet, root=parent.root or parent.id, depth=parent.depth + 1)
-
-
-async def require_live_parent(session: Session, tweet: TweetRecord, most_depth: int) -> None:
-    """Refuse what can't be retweeted.
+    With `most_depth` it is refused what can't be retweeted; without, what could be once.
 
     Raises:
         NotFound: `unknown_tweet`, `deleted_tweet`.
         Conflict: `chain_too_long`.
     """
     if tweet.retweet is None:
-        return
+        return msgspec.structs.replace(tweet, root=None, depth=0)
     parent = await by_id(session, tweet.retweet)
     if parent is None:
         raise unknown_tweet()
-    author = await user_rows.by_id(session, parent.author)
-    if parent.deleted or author is None or author.deleted:
-        raise deleted_tweet()
-    if parent.depth + 1 > most_depth:
-        raise Conflict("chain_too_long", f"A chain has at most {most_depth} retweets.")
+    if most_depth is not None:
+        author = await user_rows.by_id(session, parent.author)
+        if parent.deleted or author is None or author.deleted:
+            raise deleted_tweet()
+        if parent.depth + 1 > most_depth:
+            raise Conflict("chain_too_long", f"A chain has at most {most_depth} retweets.")
+    return msgspec.structs.replace(tweet, root=parent.root or parent.id, depth=parent.depth + 1)
 
 
 async def write(session: Session, rows: TweetRows, stamp: int) -> None:
@@ -129,16 +119,11 @@ async def rewrite(session: Session, rows: TweetRows, stamp: int) -> None:
 
 
 async def delete(session: Session, tweet: TweetId) -> bool:
-    """Mark a tweet deleted; False if it was. Of many at once one gets True."""
-    turn = 0
-    while True:
-        rows = await session.read("SELECT deleted FROM tweet_by_id WHERE id = ?", tweet, serial=turn > 0)
-        if not rows or rows[0][0]:
-            return False
-        if await session.decide(("UPDATE tweet_by_id SET deleted = true WHERE id = ? IF deleted = null", (tweet,))):
-            return True
-        await session.back_off(turn)
-        turn += 1
+    """Mark a tweet that is there deleted; False if it was. Of many at once one gets True."""
+    return await session.set_once(
+        ("UPDATE tweet_by_id SET deleted = true WHERE id = ? IF deleted = null", (tweet,)),
+        ("SELECT deleted FROM tweet_by_id WHERE id = ?", (tweet,)),
+    )
 
 
 async def forget(session: Session, rows: NoTweetRows, stamp: int) -> None:
@@ -164,12 +149,12 @@ async def forget(session: Session, rows: NoTweetRows, stamp: int) -> None:
         )
 
 
-async def some_to_purge(session: Session, author: UserId, limit: int) -> list[TweetId]:
+async def some_to_purge(session: Session, author: UserId, below: bytes | None, limit: int) -> list[TweetId]:
     """Some of a deleted user's tweets: so many, those above each in its chain included, and at least one."""
-    query = "SELECT id, depth FROM tweet_by_author WHERE author = ? LIMIT ?"
+    query = "SELECT id, depth FROM tweet_by_author WHERE author = ? AND id < ? LIMIT ?"
     some: list[TweetId] = []
     touched = 0
-    for tweet, depth in await session.read(query, author, limit):
+    for tweet, depth in await session.read(query, author, below or _ABOVE_ALL, limit):
         touched += 1 + depth
         if some and touched > limit:
             break

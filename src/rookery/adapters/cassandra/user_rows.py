@@ -1,11 +1,12 @@
 """Users and what they sign in with, in Cassandra."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from rookery.adapters.cassandra.journal import NoUserRows, UserRows
 from rookery.adapters.cassandra.session import Row, Session
-from rookery.domain.ids import UserId
+from rookery.domain.ids import TweetId, UserId
 from rookery.domain.users import FanoutState, UserRecord, name_key
 from rookery.ports.store import FanoutChange
 
@@ -14,6 +15,16 @@ LETTERS = "0123456789_abcdefghijklmnopqrstuvwxyz"
 _LIST = 0
 
 _READ = "SELECT id, name, display_name, is_admin, deleted, fanout FROM user_by_id WHERE id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What of a deleted user's rows may be left: those below these ids, all where there is none."""
+
+    stamp: int
+    tweets: TweetId | None
+    followees: UserId | None
+    followers: UserId | None
 
 
 def _record(row: Row) -> UserRecord:
@@ -102,15 +113,13 @@ async def listed(session: Session, after: str, limit: int) -> list[UserRecord]:
 
 async def delete(session: Session, user: UserId) -> bool:
     """Mark a user deleted; False if he was, and for one who never was. Of many at once one gets True."""
-    turn = 0
-    while True:
-        rows = await session.read("SELECT name, deleted FROM user_by_id WHERE id = ?", user, serial=turn > 0)
-        if not rows or not rows[0][0] or rows[0][1]:
-            return False
-        if await session.decide(("UPDATE user_by_id SET deleted = true WHERE id = ? IF deleted = null", (user,))):
-            return True
-        await session.back_off(turn)
-        turn += 1
+    rows = await session.read("SELECT name, deleted FROM user_by_id WHERE id = ?", user)
+    if not rows or not rows[0][0] or rows[0][1]:
+        return False
+    return await session.set_once(
+        ("UPDATE user_by_id SET deleted = true WHERE id = ? IF deleted = null", (user,)),
+        ("SELECT deleted FROM user_by_id WHERE id = ?", (user,)),
+    )
 
 
 async def remove(session: Session, rows: NoUserRows, stamp: int) -> None:
@@ -125,11 +134,21 @@ async def remove(session: Session, rows: NoUserRows, stamp: int) -> None:
             for query, values in (
                 ("UPDATE user_by_id SET password_hash = null WHERE id = ?", (rows.user,)),
                 ("DELETE FROM user_by_letter WHERE letter = ? AND name_key = ?", (key[0], key)),
-                ("INSERT INTO user_to_purge (list, id, stamp) VALUES (?, ?, ?)", (_LIST, rows.user, after)),
             )
         ]
     )
     await revoke_all(session, rows.user)
+    await put_to_purge(session, rows.user, after)
+
+
+async def put_to_purge(session: Session, user: UserId, stamp: int) -> None:
+    """Put a deleted user on the list of those to purge, from the beginning."""
+    await session.write(
+        "INSERT INTO user_to_purge (list, id, stamp, tweets_below, followees_below, followers_below)"
+        " VALUES (?, ?, ?, null, null, null)",
+        *(_LIST, user, stamp),
+        stamp=stamp,
+    )
 
 
 async def to_purge(session: Session, limit: int) -> list[UserId]:
@@ -138,15 +157,25 @@ async def to_purge(session: Session, limit: int) -> list[UserId]:
     return [UserId(user) for (user,) in rows]
 
 
-async def is_to_purge(session: Session, user: UserId) -> bool:
-    """Whether a user is deleted and has rows left."""
-    return bool(await session.read("SELECT id FROM user_to_purge WHERE list = ? AND id = ?", _LIST, user))
+async def left_to_purge(session: Session, user: UserId) -> Left | None:
+    """How far the purge of a deleted user has come; None when nothing is left to do."""
+    query = "SELECT stamp, tweets_below, followees_below, followers_below FROM user_to_purge WHERE list = ? AND id = ?"
+    rows = await session.read(query, _LIST, user)
+    return Left(*rows[0]) if rows else None
 
 
-async def mark_purged(session: Session, user: UserId) -> None:
-    """Nothing of him is left but his handle."""
-    rows = await session.read("SELECT stamp FROM user_to_purge WHERE list = ? AND id = ?", _LIST, user)
-    stamp = session.stamp(rows[0][0] if rows else None)
+async def note_purged(session: Session, user: UserId, left: Left) -> None:
+    """Note how far a purge has come, so that it never reads again over what it took away."""
+    await session.write(
+        "UPDATE user_to_purge SET tweets_below = ?, followees_below = ?, followers_below = ? WHERE list = ? AND id = ?",
+        *(left.tweets, left.followees, left.followers, _LIST, user),
+        stamp=session.stamp(left.stamp),
+    )
+
+
+async def mark_purged(session: Session, user: UserId, left: Left) -> None:
+    """Nothing of him is left but his handle. If he is put on the list again meanwhile he stays there."""
+    stamp = session.stamp(left.stamp)
     await session.write("UPDATE user_by_id SET display_name = '' WHERE id = ?", user, stamp=stamp)
     await session.write("DELETE FROM user_to_purge WHERE list = ? AND id = ?", _LIST, user, stamp=stamp)
 
@@ -175,10 +204,10 @@ async def token_owner(session: Session, token_hash: bytes) -> UserRecord | None:
     return owner if owner and not owner.deleted else None
 
 
-async def revoke(session: Session, token_hash: bytes) -> None:
-    """See `Store.revoke_token`."""
+async def revoke(session: Session, token_hash: bytes, owner: UserId | None = None) -> None:
+    """See `Store.revoke_token`. A token that an `owner` has on his list is ended also where its row is not seen yet."""
     rows = await session.read("SELECT user, writetime(user) FROM token_by_hash WHERE hash = ?", token_hash)
-    for user, written in rows:
+    for user, written in rows or ([(owner, None)] if owner else []):
         stamp = session.stamp(written)
         await session.write("DELETE FROM token_by_hash WHERE hash = ?", token_hash, stamp=stamp)
         await session.write("DELETE FROM token_by_user WHERE user = ? AND hash = ?", user, token_hash, stamp=stamp)
@@ -187,7 +216,7 @@ async def revoke(session: Session, token_hash: bytes) -> None:
 async def revoke_all(session: Session, user: UserId) -> int:
     """See `Store.revoke_tokens`."""
     rows = await session.read("SELECT hash FROM token_by_user WHERE user = ?", user)
-    await session.each([partial(revoke, session, token_hash) for (token_hash,) in rows])
+    await session.each([partial(revoke, session, token_hash, user) for (token_hash,) in rows])
     return len(rows)
 
 
@@ -197,27 +226,24 @@ async def revoke_all(session: Session, user: UserId) -> int:
 async def set_fanout(session: Session, author: UserId, old: FanoutState, new: FanoutState, at: int) -> bool:
     """See `Store.set_fanout`."""
     query = "SELECT name, fanout, fanout_since FROM user_by_id WHERE id = ?"
-    before, turn = session.stamp(), 0
+    turn = 0
     while True:
         rows = await session.read(query, author, serial=turn > 0)
         if not rows or not rows[0][0]:
             return False
         _, state, since = rows[0]
         if turn and (state, since) == (new, at):  # nobody knew what became of it: it was done
-            break
+            return True
         if (state or 0) != old:
             return False
-        if new is not FanoutState.PUSHED:  # on the list first: who is not plainly pushed must be found there
-            query_list = "INSERT INTO user_by_fanout (list, id) VALUES (?, ?)"
-            await session.write(query_list, _LIST, author, stamp=session.stamp())
+        # First to the list, for ever: who is not plainly pushed must be found there.
+        listing = "INSERT INTO user_by_fanout (list, id) VALUES (?, ?)"
+        await session.write(listing, _LIST, author, stamp=session.stamp())
         change = "UPDATE user_by_id SET fanout = ?, fanout_since = ? WHERE id = ? IF fanout = ?"
         if await session.decide((change, (int(new), at, author, state))):
-            break
+            return True
         await session.back_off(turn)
         turn += 1
-    if new is FanoutState.PUSHED:  # but not who was put there again since
-        await session.write("DELETE FROM user_by_fanout WHERE list = ? AND id = ?", _LIST, author, stamp=before)
-    return True
 
 
 async def fanout_changes(session: Session) -> list[FanoutChange]:
