@@ -207,14 +207,17 @@ class Histories(RuleBasedStateMachine):
 class HistoriesElsewhere(Histories):
     """The same with memcached and Redis, which outlive the process and what it promised."""
 
+    period = PERIOD
+
     async def open(self, cache: int) -> Backends:
         clock = StillClock()
         store = await self.open_store()
-        shared = MemcachedCache([servers(1)[0].address], store, clock, timeout=2.0, period=PERIOD)
+        shared = MemcachedCache([servers(1)[0].address], store, clock, timeout=2.0, period=self.period)
         await shared.__aenter__()
         if not await store.epochs():
             await shared.clear()
-        clock.seconds += 2 * PERIOD
+        await shared._epochs.read()  # known from now on, and the clock stands still until we put it forward
+        clock.seconds += 2 * self.period
         probe = b"probe:" + bytes(16)
         async with asyncio.timeout(10):
             while not all(await shared.add_many([probe], b"", 1)):
@@ -229,6 +232,8 @@ class HistoriesElsewhere(Histories):
 
 class HistoriesOnCassandra(HistoriesElsewhere):
     """The same with all three."""
+
+    period = 0.1  # half of it is for reading an epoch
 
     async def open_store(self) -> Store:
         if not hasattr(self, "keyspace"):
