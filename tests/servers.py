@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tools.servers import Missing
+from tools.servers import Missing, Ring
 from tools.servers.process import Process
 
-P = TypeVar("P", bound=Process)
+P = TypeVar("P", bound=Process | Ring)
 
 
 def running(kind: type[P], **options: Any) -> P:

@@ -127,6 +127,7 @@ def cassandra_access(settings: Settings) -> "Access":
 
     return Access(
         settings.store_servers,
+        settings.store_datacenter,
         settings.store_user,
         settings.store_password,
         path(settings.store_tls_authority),

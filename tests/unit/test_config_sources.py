@@ -21,6 +21,7 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
         ("a:1", ["a:1"], ("a:1",)),
         ("a:9042,[::1]:9042", ["a:9042", "[::1]:9042"], ("a:9042", "[::1]:9042")),
     ],
+    "store.datacenter": [("", "", ""), ("dc1", "dc1", "dc1")],
     "store.keyspace": [("rookery", "rookery", "rookery"), ("r2_d2", "r2_d2", "r2_d2")],
     "store.replication": [("1", "1", "1"), ("dc1:3, dc2:2", "dc1:3,dc2:2", "dc1:3,dc2:2")],
     "store.user": [("", "", ""), ("ada", "ada", "ada")],

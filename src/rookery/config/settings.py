@@ -138,6 +138,9 @@ class Settings:
     store_servers: tuple[str, ...] = _setting(
         "store.servers", ADDRESSES, "127.0.0.1:9042", "Some nodes of the Cassandra ring; they tell of the others."
     )
+    store_datacenter: str = _setting(
+        "store.datacenter", TEXT, "", "The one datacenter whose nodes all servers use, where Cassandra has several."
+    )
     store_keyspace: str = _setting("store.keyspace", KEYSPACE, "rookery", "The keyspace in Cassandra.")
     store_replication: str = _setting(
         "store.replication",

@@ -50,6 +50,8 @@ class Access:
 
     servers: Sequence[str]
     """`host:port` each, all of one port: the nodes to ask first for the others."""
+    datacenter: str = ""
+    """The one whose nodes are asked; "" where there is one only."""
     user: str = ""
     password: str = ""
     authority: Path | None = None
@@ -219,7 +221,7 @@ async def connect(access: Access, clock: Clock, *, keyspace: str | None, seconds
 
     Raises:
         Unavailable: `store_unavailable`.
-        Conflict: `schema_missing`.
+        Conflict: `schema_missing`, `datacenter_missing`.
     """
     hosts, ports = zip(*(server.rsplit(":", 1) for server in access.servers), strict=True)
     cluster = acsylla.create_cluster(
@@ -241,6 +243,7 @@ async def connect(access: Access, clock: Clock, *, keyspace: str | None, seconds
         ssl_cert=_pem(access.certificate),
         ssl_private_key=_pem(access.key),
         ssl_verify_flags=acsylla.SSLVerifyFlags.PEER_IDENTITY,
+        load_balance_dc_aware=access.datacenter or None,
         prepare_on_all_hosts=False,  # it would wait for one that died a moment ago
         log_level="disabled",  # what it has to say of nodes that come and go it says to stderr
         application_name="rookery",
@@ -254,7 +257,25 @@ async def connect(access: Access, clock: Clock, *, keyspace: str | None, seconds
         ) from error
     except (CassException, TimeoutError) as error:
         raise unavailable(error) from error
-    return Session(driver, clock, seconds)
+    session = Session(driver, clock, seconds)
+    try:
+        await _require_datacenter(session, access)
+    except BaseException:
+        await session.close()
+        raise
+    return session
+
+
+async def _require_datacenter(session: Session, access: Access) -> None:
+    """Refuse to guess. What is decided is decided within one datacenter, so all must ask the same."""
+    rows = await session.read("SELECT data_center FROM system.local")
+    rows += await session.read("SELECT data_center FROM system.peers_v2")
+    known = {datacenter for (datacenter,) in rows}
+    if access.datacenter not in known and (access.datacenter or len(known) > 1):
+        raise Conflict(
+            "datacenter_missing",
+            f"Name one datacenter in store.datacenter, the same for all servers: {', '.join(sorted(known))}.",
+        )
 
 
 def unavailable(error: BaseException | None = None) -> Unavailable:
