@@ -152,11 +152,11 @@ async def test_one_node_killed_under_load_and_back(town: Town, ring: Ring) -> No
     stop = asyncio.Event()
     tasks = [asyncio.create_task(town.live_on(number, stop)) for number in range(WRITERS)]
     async with asyncio.timeout(120):
-        while len(town.acknowledged) < 300:  # a Java program that has just begun answers late
+        while len(town.acknowledged) < 150:  # a Java program that has just begun answers late
             await asyncio.sleep(0.1)
     town.failures.clear()
     ring.nodes[1].kill()
-    enough = len(town.acknowledged) + 300
+    enough = len(town.acknowledged) + 100
     await asyncio.sleep(20)  # longer than the ring needs to notice
     async with asyncio.timeout(120):
         while len(town.acknowledged) < enough:
@@ -185,6 +185,7 @@ async def test_two_nodes_killed_and_back(town: Town, ring: Ring) -> None:
         async with asyncio.timeout(10):
             while (await town.feed(reader))[:20] != want:
                 await asyncio.sleep(0.05)
+    bob = (await town.ask("GET", "/user?name=bob")).json()["user_id"]  # names are not cached
     town.refused.clear()
     for node in ring.nodes[1:]:
         node.kill()
@@ -198,7 +199,7 @@ async def test_two_nodes_killed_and_back(town: Town, ring: Ring) -> None:
             assert answer.json()["code"] == "store_unavailable"
             assert answer.headers["Retry-After"]
             quick = quick + 1 if time.monotonic() - begun < 0.05 else 0
-            first = await town.ask("GET", "/feed/@bob?limit=10")
+            first = await town.ask("GET", f"/feed/{bob}?limit=10")
             assert first.status_code == 200, "what is cached is not read any more"
             assert [tweet["body"] for tweet in first.json()] == want[:10]
     assert town.slowest < 1.2, "a refusal takes a second at most, and what two busy cores need besides"
