@@ -101,7 +101,7 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
 
         store: Store
         if settings.store == "cassandra":
-            store = await _open_cassandra(settings, clock, stack)
+            store = await _open_cassandra(settings, sharing, clock, stack)
         else:
             store = SqliteStore(database(), counts=all(in_file))
         keeper = await _open_cache(settings, store, clock, stack)
@@ -148,10 +148,13 @@ async def apply_schema(settings: Settings) -> tuple[int, int]:
     return await apply_schema(access, SystemClock(), settings.store_keyspace, settings.store_replication)
 
 
-async def _open_cassandra(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Store:
+async def _open_cassandra(settings: Settings, sharing: Sharing, clock: Clock, stack: AsyncExitStack) -> Store:
     from rookery.adapters.cassandra import CassandraStore, check_schema, connect
 
-    session = await connect(cassandra_access(settings), clock, keyspace=settings.store_keyspace)
+    # Who asked a server is told within a second that it can't be done; a command rather waits.
+    seconds = 0.9 if sharing is Sharing.SERVERS else 30.0
+    access = cassandra_access(settings)
+    session = await connect(access, clock, keyspace=settings.store_keyspace, seconds=seconds)
     store = CassandraStore(session, clock)
     stack.push_async_callback(store.close)
     await check_schema(session)

@@ -1,9 +1,13 @@
 """Whole graphs loaded, whole feeds read: every answer over HTTP against brute force from the raw files."""
 
 import asyncio
+import os
 import random
 import unicodedata
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,10 +15,14 @@ import pytest
 
 from rookery.client import Client
 from rookery.domain.tweets import Tweet
+from tests.contract.adapters import cassandra
 from tests.model import Model
+from tests.servers import running
 from tests.serving import Server
 from tests.system.commands import rookery
 from tests.system.worlds import World, counted_file, counted_rows, generated_world, real_world
+from tools.servers import Memcached, Redis
+from tools.servers.rookery import apply_schema
 
 T = TypeVar("T")
 
@@ -29,16 +37,21 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
 
 
 class Town:
-    """A server with a world loaded into it, and the model of what it must answer."""
+    """Servers with a world loaded into them, asked in turn, and the model of what they must answer."""
 
-    def __init__(self, client: Client, world: World, chance: random.Random) -> None:
-        self.client = client
+    def __init__(self, clients: Sequence[Client], world: World, chance: random.Random) -> None:
+        self.clients = cycle(clients)
         self.world = world
         self.chance = chance
         self.model = Model()
         self.texts: dict[bytes, str] = {}
         for follower, followee in world.edges:
             self.model.follow(follower, followee)
+
+    @property
+    def client(self) -> Client:
+        """The next one."""
+        return next(self.clients)
 
     async def everyone_posts(self) -> None:
         names = self.world.names
@@ -99,58 +112,85 @@ class Town:
         await each(((name, limit) for name in some for limit in (10, 100)), all_pages)
 
 
-async def test_every_feed_equals_brute_force(world: World, tmp_path: Path) -> None:
-    server = Server(tmp_path / "data")
-    rookery("load", "graph", str(world.graph_file), "--data", str(server.data))
-    chance = random.Random(7)
-    server.start()
-    try:
-        async with Client(server.url) as client:
-            town = Town(client, world, chance)
-            await town.everyone_posts()
-            await town.expect_every_feed()
-            await town.change_much()
-            await town.expect_every_feed()
-        server.stop()
-        server.start()
-        async with Client(server.url) as client:
-            town.client = client
-            await town.expect_every_feed()
-    finally:
-        server.stop()
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where Rookery runs: so many servers, with these settings."""
+
+    servers: int
+    flags: tuple[str, ...]
 
 
-async def test_the_top_ten_is_the_files_own(tmp_path: Path) -> None:
+def cluster() -> Place:
+    """Two servers on a store, cache and ranking of their own."""
+    flags = ["--store", "cassandra", "--store-servers", cassandra.server().address, "--store-replication", "1"]
+    flags += ["--store-keyspace", f"real_{os.urandom(4).hex()}"]
+    apply_schema(flags)
+    flags += ["--cache", "memcached", "--cache-servers", running(Memcached).address]
+    return Place(2, (*flags, "--ranking", "redis", "--ranking-servers", running(Redis).address))
+
+
+@pytest.fixture(params=["embedded", "cluster"])
+def place(request: pytest.FixtureRequest) -> Place:
+    return Place(1, ()) if request.param == "embedded" else cluster()
+
+
+@asynccontextmanager
+async def serving(place: Place, data: Path) -> AsyncIterator[list[Client]]:
+    servers = [Server(data.with_name(f"{data.name}-{number}"), *place.flags) for number in range(place.servers)]
+    async with AsyncExitStack() as stack:
+        for server in servers:
+            if server.data != data and not server.data.exists():
+                data.mkdir(exist_ok=True)
+                server.data.symlink_to(data)
+            server.start()
+            stack.callback(server.stop)
+        yield [await stack.enter_async_context(Client(server.url)) for server in servers]
+
+
+async def test_every_feed_equals_brute_force(world: World, place: Place, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    rookery("load", "graph", str(world.graph_file), "--data", str(data), *place.flags)
+    async with serving(place, data) as clients:
+        town = Town(clients, world, random.Random(7))
+        await town.everyone_posts()
+        await town.expect_every_feed()
+        await town.change_much()
+        await town.expect_every_feed()
+    async with serving(place, data) as clients:
+        town.clients = cycle(clients)
+        await town.expect_every_feed()
+
+
+async def test_the_top_ten_is_the_files_own(place: Place, tmp_path: Path) -> None:
     accounts = ("BarackObama", "realDonaldTrump")
     rows = [row for account in accounts for row in counted_rows(account)]
-    server = Server(tmp_path / "data")
+    data = tmp_path / "data"
     for _ in range(2):  # a load that is run again loads nothing twice
         for account in accounts:
             rookery(
-                *("load", "tweets", str(counted_file(account)), "--data", str(server.data), "--encoding", "mac_roman"),
+                *("load", "tweets", str(counted_file(account)), "--data", str(data), "--encoding", "mac_roman"),
                 *("--author-column", "user", "--body-column", "text", "--date-format", "%m/%d/%y %H:%M"),
                 *("--count-column", "retweets", "--key-column", "url"),
+                *place.flags,
             )
-    server.start()
-    try:
-        async with Client(server.url) as client:
-            top = await client.top(10)
-            leaders = sorted(rows, key=lambda row: int(row["retweets"]), reverse=True)[:10]
+    async with serving(place, data) as clients:
+        leaders = sorted(rows, key=lambda row: int(row["retweets"]), reverse=True)[:10]
+        top = await clients[0].top(10)
+        for client in clients:
+            assert await client.top(10) == top
             assert [tweet.count_retweet for tweet in top] == [int(row["retweets"]) for row in leaders]
             assert [tweet.body for tweet in top] == [normal(row["text"]) for row in leaders]
             for account in accounts:
                 mine = [row for row in rows if row["user"] == account]
                 assert (await client.user(f"@{account}")).count_tweets == len(mine)
-            # The dates are the file's, and retweeting goes on from the file's counts.
-            assert (
-                f"{top[0].created_at:%m/%d/%y %H:%M}".replace("/0", "/").lstrip("0").replace(" 0", " ")
-                == (leaders[0]["created_at"])
-            )
-            await client.retweet("someone", top[0].id)
-            again = await client.tweet(top[0].id)
-            assert again.count_retweet == int(leaders[0]["retweets"]) + 1
-    finally:
-        server.stop()
+        # The dates are the file's, and retweeting goes on from the file's counts.
+        assert (
+            f"{top[0].created_at:%m/%d/%y %H:%M}".replace("/0", "/").lstrip("0").replace(" 0", " ")
+            == (leaders[0]["created_at"])
+        )
+        await clients[0].retweet("someone", top[0].id)
+        again = await clients[-1].tweet(top[0].id)
+        assert again.count_retweet == int(leaders[0]["retweets"]) + 1
 
 
 async def each(items: Iterable[tuple[object, ...]], step: Callable[..., Awaitable[None]]) -> None:

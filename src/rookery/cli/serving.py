@@ -4,6 +4,7 @@ import asyncio
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -14,7 +15,8 @@ from cyclopts import App
 from rookery import __version__
 from rookery.cli.flags import Flags, read
 from rookery.cli.output import progress, say, tell
-from rookery.config import Settings
+from rookery.cli.workers import Workers
+from rookery.config import IN_PROCESS_CACHES, ConfigError, Settings
 from rookery.domain.errors import Unavailable
 from rookery.web import logs
 from rookery.web.connections import BoundedProtocol
@@ -30,13 +32,33 @@ def add_to(app: App) -> None:
     app.command(recount)
 
 
-def serve(*, flags: Flags = None) -> None:
-    """Run the server until it is told to stop (Ctrl-C or SIGTERM)."""
+def serve(*, workers: int = 1, flags: Flags = None) -> None:
+    """Run the server until it is told to stop (Ctrl-C or SIGTERM).
+
+    Parameters
+    ----------
+    workers
+        So many processes share the work, one for each core at most. They need cache = "memcached" in common.
+    """
     settings = read(flags).settings
+    if workers < 1 or (workers > 1 and settings.cache in IN_PROCESS_CACHES):
+        raise ConfigError(
+            [f"--workers {workers}: is 1 or more, and more than 1 need a cache in common (cache = memcached)"]
+        )
     logs.configure(settings.log_format, settings.log_level)
     _allow_many_files()
-    with asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(_serve(settings))
+    with _listen(settings) as listener:
+
+        def run() -> None:
+            with asyncio.Runner(loop_factory=_loop) as runner:
+                runner.run(_serve(settings, listener, greets=workers == 1))
+
+        if workers == 1:
+            run()
+            return
+        _greet(settings, listener.getsockname()[1])
+        if status := Workers(workers, run).run():
+            sys.exit(status)
 
 
 def recount(*, flags: Flags = None) -> None:
@@ -76,24 +98,23 @@ def _loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _serve(settings: Settings) -> None:
-    listener = _listen(settings)
-    with listener:
-        async with open_server(settings) as app:
-            config = uvicorn.Config(
-                cast("Any", app),  # the same protocol, typed by another library
-                http=BoundedProtocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=_STOP_SECONDS,
-            )
+async def _serve(settings: Settings, listener: socket.socket, *, greets: bool) -> None:
+    async with open_server(settings) as app:
+        config = uvicorn.Config(
+            cast("Any", app),  # the same protocol, typed by another library
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+        if greets:
             _greet(settings, listener.getsockname()[1])
-            await _Server(config).serve(sockets=[listener])
+        await _Server(config).serve(sockets=[listener])
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -216,8 +216,8 @@ class Session:
             raise unavailable(error) from error
 
 
-async def connect(access: Access, clock: Clock, *, keyspace: str | None, seconds: float = 0.9) -> Session:
-    """Open a session with a ring, in a keyspace of it or, to make one, in none.
+async def connect(access: Access, clock: Clock, *, keyspace: str | None, seconds: float) -> Session:
+    """Open a session with a ring, in a keyspace of it or, to make one, in none. A write takes so many seconds at most.
 
     Raises:
         Unavailable: `store_unavailable`.
