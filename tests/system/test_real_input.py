@@ -29,11 +29,7 @@ T = TypeVar("T")
 AT_ONCE = 8
 FOLLOWED_TO_THE_END = 200
 CHANGES = 500
-
-
-@pytest.fixture(params=["real", "generated"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return real_world() if request.param == "real" else generated_world(tmp_path)
+LONG = os.environ.get("TEST_LONG") == "1"
 
 
 class Town:
@@ -132,6 +128,13 @@ def cluster() -> Place:
 @pytest.fixture(params=["embedded", "cluster"])
 def place(request: pytest.FixtureRequest) -> Place:
     return Place(1, ()) if request.param == "embedded" else cluster()
+
+
+@pytest.fixture(params=["real", "generated"])
+def world(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> World:
+    if request.param == "real" and place.servers > 1 and not LONG:
+        pytest.skip("3,726 feeds through two processes take minutes: make test-long")
+    return real_world() if request.param == "real" else generated_world(tmp_path)
 
 
 @asynccontextmanager

@@ -42,7 +42,7 @@ class Workers:
                 continue
             code = os.waitstatus_to_exitcode(status)
             if self._stopping:
-                failed = failed or code != 0
+                failed = failed or code not in (0, -signal.SIGTERM)  # it may not have got as far as to listen to it
             elif time.monotonic() - began < _FAILS_AT_ONCE_SECONDS:
                 failed = True
                 self._stop()
