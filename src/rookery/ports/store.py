@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from rookery.domain.copies import Copy, Part
+from rookery.domain.errors import Conflict
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.promises import Promise
@@ -42,6 +44,13 @@ class FanoutChange:
     author: UserId
     state: FanoutState
     since: int
+
+
+def not_the_same() -> Conflict:
+    """The answer to copies that do not belong into a store."""
+    return Conflict(
+        "not_the_same", "The store has other users already: copy into an empty one, or go on with its copy."
+    )
 
 
 class Store(Protocol):
@@ -258,6 +267,28 @@ class Store(Protocol):
         """Give a cache server an epoch greater than any it had; returns it.
 
         It is `at` (milliseconds since 1970) or more, so that none comes again when an older copy of the store does.
+        """
+        ...
+
+    # --- all of it ---------------------------------------------------------------------------------------------------
+
+    async def dump(self, part: Part, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
+        """Some of a part from a position on, and the position behind them; as `walk_tweets`. May be none, and go on."""
+        ...
+
+    async def restore(self, copies: Sequence[Copy]) -> None:
+        """Write what another store dumped. Not atomic, but doing it again changes nothing; nothing is promised.
+
+        Raises:
+            Conflict: `not_the_same`, when it does not fit what is there.
+        """
+        ...
+
+    async def adopt_secret(self, secret: bytes) -> None:
+        """Take over another store's secret, while there are no users yet.
+
+        Raises:
+            Conflict: `not_the_same`, when there are and it is another.
         """
         ...
 

@@ -70,6 +70,7 @@ async def empty(keyspace: str) -> None:
 
     try:
         await session.each([partial(empty_table, table) for table in TABLES if table != "meta"])
+        await session.decide(("UPDATE meta SET value = ? WHERE name = 'secret' IF EXISTS", (os.urandom(32),)))
     finally:
         await session.close()
 

@@ -68,14 +68,25 @@ async def add(
     return bool(await _decide(session, writer, follower, [followee], plan, step=1)) or again
 
 
-async def add_many(session: Session, writer: bytes, follower: UserId, followees: Sequence[UserId], at: int) -> int:
-    """Let one follow up to `MOST_AT_ONCE`, each given once; how many were new."""
+async def add_many(session: Session, writer: bytes, follower: UserId, followees: Mapping[UserId, int]) -> int:
+    """Let one follow up to `MOST_AT_ONCE`, each since a time; how many were new."""
 
     def plan(seen: _Seen) -> Mapping[UserId, Sequence[Change]]:
-        new = [followee for followee in followees if followee not in seen.followed]
-        return {followee: _adding(follower, followee, at, writer, seen) for followee in new}
+        new = {followee: at for followee, at in followees.items() if followee not in seen.followed}
+        return {followee: _adding(follower, followee, at, writer, seen) for followee, at in new.items()}
 
-    return len(await _decide(session, writer, follower, followees, plan, step=1))
+    return len(await _decide(session, writer, follower, list(followees), plan, step=1))
+
+
+async def note(session: Session, writer: bytes, follower: UserId, followee: UserId, at: int) -> None:
+    """Note that one unfollowed another, unless he follows him or it is noted."""
+
+    def plan(seen: _Seen) -> Mapping[UserId, Sequence[Change]]:
+        if followee in seen.followed or followee in seen.unfollowed:
+            return {}
+        return {followee: _removing(follower, followee, at)}
+
+    await _decide(session, writer, follower, [followee], plan, step=0)
 
 
 async def remove(

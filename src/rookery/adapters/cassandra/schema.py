@@ -11,6 +11,7 @@ from acsylla.errors import CassErrorServerInvalidQuery
 from rookery.adapters.cassandra.session import Access, Session, connect
 from rookery.domain.errors import Conflict
 from rookery.ports.clock import Clock
+from rookery.ports.store import not_the_same
 
 _SECONDS = 30.0
 _ALONE_SECONDS = 300
@@ -142,6 +143,17 @@ async def secret(session: Session) -> bytes:
     """See `Store.secret`."""
     found: bytes = (await session.read(_META, "secret"))[0][0]
     return found
+
+
+async def adopt_secret(session: Session, value: bytes) -> None:
+    """See `Store.adopt_secret`."""
+    mine = await secret(session)
+    if mine == value:
+        return
+    if await session.read("SELECT id FROM user_by_id LIMIT 1"):
+        raise not_the_same()
+    while await secret(session) != value:
+        await session.decide(("UPDATE meta SET value = ? WHERE name = 'secret' IF value = ?", (value, mine)))
 
 
 @asynccontextmanager

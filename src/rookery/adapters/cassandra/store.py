@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from rookery.adapters.cassandra import follow_rows, schema, tweet_rows, user_rows
+from rookery.adapters.cassandra import copy_rows, follow_rows, schema, tweet_rows, user_rows
 from rookery.adapters.cassandra.journal import (
     Entry,
     FollowRows,
@@ -28,6 +28,7 @@ from rookery.adapters.cassandra.key_rows import Keys
 from rookery.adapters.cassandra.session import Session, unavailable
 from rookery.adapters.cassandra.turns import Turns
 from rookery.adapters.cassandra.user_rows import Left
+from rookery.domain.copies import Copy, Part
 from rookery.domain.errors import Conflict, Unavailable, unknown_tweet, unknown_user
 from rookery.domain.idempotency import KEPT_MILLIS, Once
 from rookery.domain.ids import TweetId, UserId
@@ -223,7 +224,7 @@ class CassandraStore:
         async def add(follower: UserId, followees: Sequence[UserId]) -> int:
             async with self._writing(), self._turns.of(follower):
                 entry = await self._journal.add(None, FollowRows(follower, followees))
-                new = await follow_rows.add_many(self._session, entry.id, follower, followees, at)
+                new = await follow_rows.add_many(self._session, entry.id, follower, dict.fromkeys(followees, at))
             self._clear(entry)
             return new
 
@@ -401,6 +402,15 @@ class CassandraStore:
                 turn += 1
 
     # --- the store itself --------------------------------------------------------------------------------------------
+
+    async def dump(self, part: Part, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
+        return await copy_rows.dump(self._session, part, position, limit)
+
+    async def restore(self, copies: Sequence[Copy]) -> None:
+        await copy_rows.restore(self._session, copies)
+
+    async def adopt_secret(self, secret: bytes) -> None:
+        await schema.adopt_secret(self._session, secret)
 
     async def secret(self) -> bytes:
         return await schema.secret(self._session)

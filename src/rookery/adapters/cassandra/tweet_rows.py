@@ -111,6 +111,17 @@ async def write(session: Session, rows: TweetRows, stamp: int) -> None:
     )
 
 
+async def write_deleted(session: Session, tweet: TweetRecord, stamp: int) -> None:
+    """Write a tweet that was deleted elsewhere: its place in its chain."""
+    query = (
+        "INSERT INTO tweet_by_id (id, author, title, body, retweet, root, depth, initial)"
+        " VALUES (?, ?, '', '', ?, ?, ?, ?)"
+    )
+    values = (tweet.id, tweet.author, tweet.retweet, tweet.root, tweet.depth, tweet.initial)
+    await session.write(query, *values, stamp=stamp)
+    await delete(session, tweet.id)
+
+
 async def rewrite(session: Session, rows: TweetRows, stamp: int) -> None:
     """Write them again, but for those that were deleted since: nothing of them comes back."""
     known = await by_ids(session, [tweet.id for tweet in rows.tweets])

@@ -27,7 +27,8 @@ class Left:
     followers: UserId | None
 
 
-def _record(row: Row) -> UserRecord:
+def record(row: Row) -> UserRecord:
+    """A user of id, name, display name, admin, deleted and fan-out state."""
     user, name, display_name, is_admin, deleted, fanout = row
     return UserRecord(UserId(user), name, display_name or "", bool(is_admin), bool(deleted), FanoutState(fanout or 0))
 
@@ -35,7 +36,7 @@ def _record(row: Row) -> UserRecord:
 async def by_ids(session: Session, ids: Sequence[UserId]) -> dict[UserId, UserRecord]:
     """See `Store.users`."""
     found = await session.each([partial(session.read, _READ, user) for user in dict.fromkeys(ids)])
-    return {record.id: record for rows in found for record in map(_record, rows) if record.name}
+    return {user.id: user for rows in found for user in map(record, rows) if user.name}
 
 
 async def by_id(session: Session, user: UserId) -> UserRecord | None:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from rookery.adapters.sqlite import follow_rows, key_rows, promise_rows, tweet_rows, user_rows
+from rookery.adapters.sqlite import copy_rows, follow_rows, key_rows, promise_rows, tweet_rows, user_rows
 from rookery.adapters.sqlite.database import Database
+from rookery.domain.copies import Copy, Part
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import ID_BYTES, TweetId, UserId
 from rookery.domain.promises import Promise
@@ -194,6 +195,16 @@ class SqliteStore:
             return number
 
         return await self._database.write(step)
+
+    async def dump(self, part: Part, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
+        with self._database.reading() as sql:
+            return copy_rows.dump(sql, part, position, limit)
+
+    async def restore(self, copies: Sequence[Copy]) -> None:
+        await self._database.write(lambda sql: copy_rows.restore(sql, copies))
+
+    async def adopt_secret(self, secret: bytes) -> None:
+        await self._database.write(lambda sql: copy_rows.adopt(sql, secret))
 
     async def secret(self) -> bytes:
         with self._database.reading() as sql:

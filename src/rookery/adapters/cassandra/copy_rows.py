@@ -1,0 +1,128 @@
+"""All rows of a keyspace as copies, and copies as rows."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from rookery.adapters.cassandra import follow_rows, tweet_rows, user_rows
+from rookery.adapters.cassandra.journal import NoUserRows, TweetRows, UserRows
+from rookery.adapters.cassandra.session import Row, Session
+from rookery.domain.copies import Copy, FollowCopy, KeyCopy, Part, TokenCopy, TweetCopy, UnfollowCopy, UserCopy
+from rookery.domain.ids import UserId
+from rookery.domain.users import FanoutState
+from rookery.ports.store import not_the_same
+
+_READ: dict[Part, str] = {
+    Part.TOKENS: "SELECT hash, user FROM token_by_hash",
+    Part.FOLLOWS: "SELECT follower, followee, at, state FROM following",
+    Part.UNFOLLOWS: "SELECT follower, followee, at, state FROM following",
+    Part.KEYS: "SELECT key, digest, made, at, stamp, done FROM idempotency",
+}
+_MARK = 8
+
+
+def _key(row: Row) -> Copy | None:
+    key, digest, made, at, stamp, done = row
+    if stamp is None or not done or not done.startswith(stamp.to_bytes(_MARK, "big")):
+        return None  # its write was never answered
+    return KeyCopy(key, digest, made + done[_MARK:], at)
+
+
+_MAKE: dict[Part, Callable[[Row], Copy | None]] = {
+    Part.TOKENS: lambda row: TokenCopy(*row),
+    Part.FOLLOWS: lambda row: FollowCopy(*row[:3]) if row[3] == 0 else None,
+    Part.UNFOLLOWS: lambda row: UnfollowCopy(*row[:3]) if row[3] == 1 else None,
+    Part.KEYS: _key,
+}
+
+
+async def dump(session: Session, part: Part, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
+    """See `Store.dump`. In the order of the ring."""
+    if part is Part.TWEETS:
+        tweets, behind = await tweet_rows.walk(session, position, limit)
+        return [TweetCopy(tweet) for tweet in tweets], behind
+    if part is Part.USERS:
+        return await _users(session, position, limit)
+    rows, behind = await session.page(_READ[part], position, limit)
+    return [copy for copy in map(_MAKE[part], rows) if copy is not None], behind
+
+
+async def _users(session: Session, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
+    columns = "id, name, display_name, is_admin, deleted, fanout, password_hash, fanout_since"
+    rows, behind = await session.page(f"SELECT {columns} FROM user_by_id", position, limit)  # noqa: S608
+    found: list[Copy] = []
+    for row in rows:
+        record = user_rows.record(row[:6])
+        if record.name:
+            purged = record.deleted and await user_rows.left_to_purge(session, record.id) is None
+            found.append(UserCopy(record, None if record.deleted else row[6], purged, row[7] or 0))
+    return found, behind
+
+
+async def restore(session: Session, copies: Sequence[Copy]) -> None:
+    """See `Store.restore`."""
+    await session.each([partial(_restore_user, session, copy) for copy in copies if isinstance(copy, UserCopy)])
+    stamp = session.stamp()
+    await session.each(
+        [
+            partial(user_rows.add_token, session, copy.user, copy.hash, stamp)
+            for copy in copies
+            if isinstance(copy, TokenCopy)
+        ]
+    )
+    await _restore_follows(session, copies)
+    tweets = [copy.tweet for copy in copies if isinstance(copy, TweetCopy)]
+    await tweet_rows.write(session, TweetRows([tweet for tweet in tweets if not tweet.deleted]), stamp)
+    await session.each([partial(tweet_rows.write_deleted, session, tweet, stamp) for tweet in tweets if tweet.deleted])
+    await session.each([partial(_restore_key, session, copy) for copy in copies if isinstance(copy, KeyCopy)])
+
+
+async def _restore_user(session: Session, copy: UserCopy) -> None:
+    user, stamp = copy.user, session.stamp()
+    if not await user_rows.claim_name(session, user.name, user.id):
+        raise not_the_same()
+    await user_rows.write(session, UserRows(user, copy.password_hash, None), stamp)
+    if user.fanout is not FanoutState.PUSHED or copy.fanout_since:
+        await user_rows.set_fanout(session, user.id, FanoutState.PUSHED, user.fanout, copy.fanout_since)
+    if user.deleted:
+        await user_rows.delete(session, user.id)
+        await user_rows.remove(session, NoUserRows(user.id), stamp)
+        left = await user_rows.left_to_purge(session, user.id)
+        if copy.purged and left is not None:
+            await user_rows.mark_purged(session, user.id, left)
+
+
+async def _restore_follows(session: Session, copies: Sequence[Copy]) -> None:
+    follows: defaultdict[UserId, dict[UserId, int]] = defaultdict(dict)
+    for copy in copies:
+        if isinstance(copy, FollowCopy):
+            follows[copy.follower][copy.followee] = copy.at
+    size = follow_rows.MOST_AT_ONCE
+    await session.each(
+        [
+            partial(follow_rows.add_many, session, follower + some[0][0], follower, dict(some))
+            for follower, followees in follows.items()
+            for some in (list(followees.items())[start : start + size] for start in range(0, len(followees), size))
+        ]
+    )
+    notes = [copy for copy in copies if isinstance(copy, UnfollowCopy)]
+    await session.each(
+        [
+            partial(follow_rows.note, session, copy.follower + copy.followee, copy.follower, copy.followee, copy.at)
+            for copy in notes
+        ]
+    )
+
+
+async def _restore_key(session: Session, copy: KeyCopy) -> None:
+    made, told, stamp = copy.made[:16], copy.made[16:], session.stamp()
+    await session.decide(
+        (
+            "INSERT INTO idempotency (digest, made, at, stamp, key) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS",
+            (copy.digest, made, copy.at, stamp, copy.key),
+        )
+    )
+    rows = await session.read("SELECT stamp FROM idempotency WHERE key = ?", copy.key, serial=True)
+    if rows and rows[0][0] is not None:
+        mark = rows[0][0].to_bytes(_MARK, "big")
+        await session.write("UPDATE idempotency SET done = ? WHERE key = ?", mark + told, copy.key, stamp=stamp)

@@ -1,0 +1,122 @@
+"""Moving everything from one store to another, and telling whether two hold the same."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from rookery.domain.copies import Copy, KeyCopy, Part, UnfollowCopy
+from rookery.domain.idempotency import KEPT_MILLIS
+from rookery.ports.clock import Clock
+from rookery.ports.ranking import Progress
+from rookery.ports.store import Store
+
+AT_ONCE = 500
+UNFOLLOWS_MILLIS = 28 * 60 * 60 * 1000
+"""Stores keep unfollows for so long at least; what one of them keeps longer is not compared."""
+_MODULUS = 1 << 256
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """How many rows a part has, and the sum of their SHA-256 (modulo 2^256): the same in whatever order they come."""
+
+    rows: int = 0
+    total: int = 0
+
+    def plus(self, copy: Copy) -> "Digest":
+        """With one more."""
+        return Digest(self.rows + 1, (self.total + int.from_bytes(sha256(_encode(copy)).digest(), "big")) % _MODULUS)
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """Copies from `source` to `target`. No server may write to either meanwhile.
+
+    How far it has come is kept in `notes`, a file, so that it may be stopped and run again.
+    """
+
+    source: Store
+    target: Store
+    clock: Clock
+    notes: Path
+
+    async def run(self, progress: Progress) -> int:
+        """Copy all that is not copied yet; how many rows.
+
+        Raises:
+            Conflict: `not_the_same`, when the target belongs to others.
+        """
+        await self._finish_writes()
+        secret = await self.source.secret()
+        await self.target.adopt_secret(secret)
+        whose, now, copied = sha256(secret).hexdigest(), self.clock.now(), 0
+        done = self._noted(whose)
+        for part in Part:
+            text = done.get(part.value, "")
+            position = bytes.fromhex(text) if text is not None else None
+            while position is not None:
+                copies, position = await self.source.dump(part, position, AT_ONCE)
+                await self.target.restore([copy for copy in copies if _counts(copy, now)])
+                copied += len(copies)
+                progress(len(copies))
+                done[part.value] = position.hex() if position is not None else None
+                self._note(whose, done)
+        self.notes.unlink(missing_ok=True)
+        return copied
+
+    async def compare(self, progress: Progress) -> Mapping[Part, tuple[Digest, Digest]]:
+        """The parts that differ, with both sides' digests."""
+        await self._finish_writes()
+        now = self.clock.now()
+        both = {
+            part: (await _digest(self.source, part, now, progress), await _digest(self.target, part, now, progress))
+            for part in Part
+        }
+        return {part: digests for part, digests in both.items() if digests[0] != digests[1]}
+
+    async def _finish_writes(self) -> None:
+        """Writes that a server did not come to the end of are finished when their promises are listed."""
+        for store in (self.source, self.target):
+            after = b""
+            while page := await store.promises(self.clock.now() + 1_000, after, AT_ONCE):
+                after = page[-1].id
+
+    def _noted(self, whose: str) -> dict[str, str | None]:
+        if not self.notes.exists():
+            return {}
+        noted = json.loads(self.notes.read_bytes())
+        return dict(noted["done"]) if noted["of"] == whose else {}
+
+    def _note(self, whose: str, done: Mapping[str, str | None]) -> None:
+        self.notes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self.notes.with_suffix(".new")
+        fresh.write_text(json.dumps({"of": whose, "done": done}))
+        fresh.replace(self.notes)
+
+
+async def _digest(store: Store, part: Part, now: int, progress: Progress) -> Digest:
+    digest = Digest()
+    position: bytes | None = b""
+    while position is not None:
+        copies, position = await store.dump(part, position, AT_ONCE)
+        for copy in copies:
+            if _counts(copy, now):
+                digest = digest.plus(copy)
+        progress(len(copies))
+    return digest
+
+
+def _counts(copy: Copy, now: int) -> bool:
+    """Whether it is not past its time, so that every store still has it."""
+    match copy:
+        case KeyCopy():
+            return copy.at > now - KEPT_MILLIS
+        case UnfollowCopy():
+            return copy.at > now - UNFOLLOWS_MILLIS
+    return True

@@ -1,0 +1,124 @@
+"""What one store dumps any other takes: all of it, in whatever order, once or twice."""
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rookery.domain.copies import Copy, FollowCopy, KeyCopy, Part, TokenCopy, TweetCopy, UnfollowCopy, UserCopy
+from rookery.domain.errors import Conflict
+from rookery.domain.users import FanoutState
+from rookery.ports.store import Credentials, Store
+from tests.contract.conftest import STORES
+from tests.contract.expecting import refused
+from tests.contract.given import MOST, NOON, Given, once, purge
+from tests.contract.places import OpenStore
+
+
+@pytest.fixture(scope="session", params=STORES.values(), ids=[f"to-{name}" for name in STORES])
+def open_target(request: pytest.FixtureRequest) -> OpenStore:
+    opener: OpenStore = request.param
+    return opener
+
+
+@pytest.fixture
+async def target(open_target: OpenStore, tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_target(tmp_path / "target") as target:
+        yield target
+
+
+async def dumped(store: Store, part: Part, limit: int = 3) -> list[Copy]:
+    found: list[Copy] = []
+    position: bytes | None = b""
+    while position is not None:
+        copies, position = await store.dump(part, position, limit)
+        assert len(copies) <= limit
+        found += copies
+    return sorted(found, key=repr)
+
+
+async def live_a_little(store: Store) -> None:
+    given = Given(store)
+    ada, bob = await given.user("Ada", token=b"t" * 32, password="hash"), await given.user("bob")
+    eve, gone = await given.user("eve"), await given.user("gone", token=b"g" * 32, password="other")
+    star = await given.user("star")
+    await store.add_token(ada.id, b"o" * 32)
+    await store.set_fanout(star.id, FanoutState.PUSHED, FanoutState.RISING, NOON)
+    await store.set_fanout(star.id, FanoutState.RISING, FanoutState.PULLED, NOON + 1)
+    tweets = await given.chain(ada, 6)
+    await given.post(bob, tweets[2])
+    await given.post(gone, tweets[3])
+    await store.delete_tweet(tweets[1].id)
+    await given.follow(ada, bob, eve, gone)
+    await given.follow(bob, ada, eve)
+    await given.follow(gone, ada)
+    await store.unfollow(bob.id, eve.id, NOON + 5)
+    await store.delete_user(gone.id)
+    purged = await given.user("purged")
+    await given.post(purged)
+    await store.delete_user(purged.id)
+    await purge(store, purged)
+    await store.add_tweet(given.draft(eve), MOST, once("tweet"))
+    await store.follow(eve.id, ada.id, NOON, MOST, once("follow"))
+
+
+async def move(source: Store, target: Store, chance: random.Random) -> None:
+    for part in Part:
+        copies = await dumped(source, part)
+        chance.shuffle(copies)
+        for start in range(0, len(copies), 4):
+            await target.restore(copies[start : start + 4])
+
+
+async def test_what_is_restored_is_dumped_alike(store: Store, target: Store) -> None:
+    await live_a_little(store)
+    await target.adopt_secret(await store.secret())
+    assert await target.secret() == await store.secret()
+    chance = random.Random(1)
+    for _ in range(2):
+        await move(store, target, chance)
+        for part in Part:
+            assert await dumped(target, part) == await dumped(store, part), part
+    kinds = {type(copy) for part in Part for copy in await dumped(target, part)}
+    assert kinds == {UserCopy, TokenCopy, FollowCopy, UnfollowCopy, TweetCopy, KeyCopy}, "else this shows less"
+
+
+async def test_life_goes_on_in_the_copy(store: Store, target: Store) -> None:
+    await live_a_little(store)
+    await target.adopt_secret(await store.secret())
+    await move(store, target, random.Random(2))
+    given = Given(target)
+    ada, bob = await target.user_by_name("ada"), await target.user_by_name("bob")
+    assert ada is not None
+    assert bob is not None
+    for user in (ada, bob):
+        assert await target.user_counts(user.id) == await store.user_counts(user.id)
+        assert await target.tails([(user.id, None)], 10) == await store.tails([(user.id, None)], 10)
+        assert await target.followers(user.id, None, 10) == await store.followers(user.id, None, 10)
+        assert await target.unfollowed_since(user.id, 0) == await store.unfollowed_since(user.id, 0)
+    assert await target.token_owner(b"t" * 32) == ada
+    assert await target.token_owner(b"g" * 32) is None
+    assert await target.password_hash(ada.id) == "hash"
+    assert await target.users_to_purge(10) == await store.users_to_purge(10)
+    assert await target.fanout_changes() == await store.fanout_changes()
+    assert await target.recall(once("tweet")) == await store.recall(once("tweet"))
+    assert [user.name for user in await target.list_users("", 10)] == ["Ada", "bob", "eve", "star"]
+    with refused(Conflict, "name_taken"):
+        await target.add_user(given.person("Purged"), Credentials())
+    assert await target.unfollow(ada.id, bob.id, NOON)
+    assert await target.follow(ada.id, bob.id, NOON, MOST)
+    for user_id in await target.users_to_purge(10):
+        while await target.purge_user(user_id, 10) is not None:
+            pass
+    assert await target.users_to_purge(10) == []
+    assert (await given.post(ada)).depth == 0
+
+
+async def test_a_store_of_others_takes_no_copies(store: Store, target: Store) -> None:
+    await live_a_little(store)
+    await Given(target).user("ada")
+    with refused(Conflict, "not_the_same"):
+        await target.adopt_secret(await store.secret())
+    with refused(Conflict, "not_the_same"):
+        await target.restore(await dumped(store, Part.USERS))

@@ -1,0 +1,119 @@
+"""`rookery copy` between SQLite and Cassandra: all of it, resumed after a kill, and compared."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rookery.client import Client
+from tests.contract.adapters import cassandra
+from tests.serving import Server
+from tests.system.commands import database, rookery
+from tests.system.worlds import generated_world
+from tools.servers.rookery import apply_schema
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path) -> Path:
+    """The settings of a store with a small world in it."""
+    world = generated_world(tmp_path, users=120, edges=1_500)
+    file = settings(tmp_path, "sqlite")
+    rookery("load", "graph", str(world.graph_file), "--config", str(file))
+    return file
+
+
+@pytest.fixture
+def on_cassandra(tmp_path: Path) -> Path:
+    keyspace = f"copy_{os.urandom(4).hex()}"
+    lines = f'[store]\nkind = "cassandra"\nservers = ["{cassandra.server().address}"]\nkeyspace = "{keyspace}"\n'
+    file = settings(tmp_path, "cassandra", lines)
+    apply_schema(["--config", str(file), "--store-replication", "1"])
+    return file
+
+
+def settings(folder: Path, name: str, lines: str = "") -> Path:
+    file = folder / f"{name}.toml"
+    file.write_text(f'data = "{folder / name}"\n{lines}')
+    return file
+
+
+def copy(source: Path, target: Path, *flags: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    return rookery("copy", "--from", str(source), "--to", str(target), *flags, status=status)
+
+
+async def live(data: Path) -> None:
+    """Some tweets, a chain, a delete and a deleted user, over HTTP."""
+    server = Server(data)
+    server.start()
+    try:
+        async with Client(server.url) as client:
+            first = await client.post("user_1", "hello", idempotency_key="key-of-the-first-tweet")
+            last = first
+            for number in range(30):
+                last = await client.retweet(f"user_{number}", last.id, body=f"{number}")
+            await client.delete_tweet("@user_7", str((await client.post("user_7", "gone")).id))
+            await client.delete_user("@user_9")
+    finally:
+        server.stop()
+
+
+async def test_all_of_it_goes_to_cassandra_and_back(on_sqlite: Path, on_cassandra: Path, tmp_path: Path) -> None:
+    await live(tmp_path / "sqlite")
+    assert "rows are copied" in copy(on_sqlite, on_cassandra).stdout
+    assert "hold the same" in copy(on_sqlite, on_cassandra, "--verify").stdout
+    back = settings(tmp_path, "back")
+    copy(on_cassandra, back)
+    assert "hold the same" in copy(on_sqlite, back, "--verify").stdout
+    answers = []
+    for data in ("sqlite", "back"):
+        server = Server(tmp_path / data)
+        server.start()
+        try:
+            async with Client(server.url) as client:
+                again = await client.post("user_1", "hello", idempotency_key="key-of-the-first-tweet")
+                answers.append((await client.top(10), (await client.feed_page("@user_3", 100)).items, again.id))
+        finally:
+            server.stop()
+    assert answers[0] == answers[1]
+    assert answers[0][0][0].count_retweet
+
+
+def test_a_copy_that_was_killed_goes_on_where_it_was(on_sqlite: Path, on_cassandra: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rookery", "copy", "--from", str(on_sqlite), "--to", str(on_cassandra)]
+    notes = tmp_path / "cassandra" / "copying.json"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as begun:
+        limit = time.monotonic() + 60
+        while not notes.exists():
+            assert begun.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < limit
+            time.sleep(0.002)
+        begun.kill()
+    copied = copy(on_sqlite, on_cassandra).stdout
+    assert int(copied.split()[0].replace(",", "")) < 120 + 1_500, "it began again"
+    assert not notes.exists()
+    assert "hold the same" in copy(on_sqlite, on_cassandra, "--verify").stdout
+
+
+def test_what_differs_is_told(on_sqlite: Path, tmp_path: Path) -> None:
+    other = settings(tmp_path, "other")
+    copy(on_sqlite, other)
+    with sqlite3.connect(database(tmp_path / "other")) as connection:
+        connection.execute(
+            "DELETE FROM follow WHERE (follower, followee) IN (SELECT follower, followee FROM follow LIMIT 1)"
+        )
+    connection.close()
+    failed = copy(on_sqlite, other, "--verify", status=1)
+    assert "follows: " in failed.stderr
+    assert "users: " not in failed.stderr
+    assert "copies_differ" in failed.stderr
+
+
+def test_a_store_of_others_is_not_copied_to(on_sqlite: Path, tmp_path: Path) -> None:
+    other = settings(tmp_path, "other")
+    rookery("user", "add", "ada", "--config", str(other))
+    assert "not_the_same" in copy(on_sqlite, other, status=1).stderr
+    assert "database_in_use" in copy(on_sqlite, on_sqlite, status=1).stderr
