@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.servers import running
-from tools.servers import Memcached, Redis
+from tools.servers import Cassandra, Memcached, Redis
 from tools.servers.__main__ import main
 from tools.servers.process import Failed, Process
 
@@ -51,8 +51,8 @@ def until_gone(pids: list[int]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("kind", [Memcached, Redis])
-def test_a_server_stops_is_killed_and_starts_again_on_its_port(kind: type[Memcached | Redis]) -> None:
+@pytest.mark.parametrize("kind", [Memcached, Redis, Cassandra])
+def test_a_server_stops_is_killed_and_starts_again_on_its_port(kind: type[Memcached | Redis | Cassandra]) -> None:
     server = running(kind)
     port = server.port
     for end in (server.stop, server.kill):
@@ -83,12 +83,12 @@ def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
 def test_what_is_not_known_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["oracle"])
-    assert "there is no oracle; known are memcached, redis" in capsys.readouterr().err
+    assert "there is no oracle; known are cassandra, memcached, redis" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_cluster_serves_and_ends_with_who_started_it(tmp_path: Path, number: signal.Signals) -> None:
-    for kind in (Memcached, Redis):
+    for kind in (Memcached, Redis, Cassandra):
         running(kind).stop()  # they are installed, or this is skipped
     command = [sys.executable, "-m", "tools.servers", "--rookery", "2", "--data", str(tmp_path)]
     cluster = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -106,7 +106,7 @@ def test_a_cluster_serves_and_ends_with_who_started_it(tmp_path: Path, number: s
         assert [tweet["id"] for tweet in shown] == [posted["id"]]
         assert httpx.get(f"{urls[1]}/status").json()["ranking"] == "ok"
         children = Path(f"/proc/{cluster.pid}/task/{cluster.pid}/children").read_text().split()
-        assert len(children) == 4
+        assert len(children) == 5
     finally:
         cluster.send_signal(number)
         cluster.stdout.close()
