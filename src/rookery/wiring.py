@@ -151,8 +151,9 @@ async def apply_schema(settings: Settings) -> tuple[int, int]:
 async def _open_cassandra(settings: Settings, sharing: Sharing, clock: Clock, stack: AsyncExitStack) -> Store:
     from rookery.adapters.cassandra import CassandraStore, check_schema, connect
 
-    # Who asked a server is told within a second that it can't be done; a command rather waits.
-    seconds = 0.9 if sharing is Sharing.SERVERS else 30.0
+    # Who asked a server is told within a second that it can't be done. A command rather waits, but not as long as it
+    # takes until its promises are overdue: what others have finished by then must not be decided after that.
+    seconds = 0.9 if sharing is Sharing.SERVERS else 5.0
     access = cassandra_access(settings)
     session = await connect(access, clock, keyspace=settings.store_keyspace, seconds=seconds)
     store = CassandraStore(session, clock)

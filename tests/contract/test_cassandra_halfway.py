@@ -338,3 +338,16 @@ async def test_a_thousand_promises_are_listed_in_pages(store: CassandraStore, gi
         assert len(page) <= 70
         found += page
     assert found == sorted(made, key=lambda one: one.id)
+
+
+@pytest.mark.own_time
+async def test_a_page_of_what_can_not_be_kept_leaves_its_bucket_on_the_list(on_machine: Open, given: Given) -> None:
+    """The store's own entry ends with the first page, which leaves it short, and the next one is empty."""
+    store, later = await on_machine(0), await on_machine(60_000)
+    ada = await given.user()
+    await store._journal.add(None, NoUserRows(given.unknown_user()))
+    made = [promise(store) for _ in range(9)]
+    for one in made:
+        await store.add_tweet(given.draft(ada), MOST, None, one)
+    for _ in range(3):
+        assert list(await later.promises(LATER, b"", 10)) == sorted(made, key=lambda one: one.id)

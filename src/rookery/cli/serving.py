@@ -57,7 +57,8 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
             run()
             return
         _greet(settings, listener.getsockname()[1])
-        if status := Workers(workers, run).run():
+        # Whoever comes when they end finds nobody listening, and goes elsewhere.
+        if status := Workers(workers, run, listener.close).run():
             sys.exit(status)
 
 

@@ -148,7 +148,10 @@ async def _decide(
                 break
             await session.back_off(turn)
         turn += 1
-    await _write_other_end(session, follower, dict.fromkeys(changed, step > 0), stamp)
+    if turn:  # another attempt of ours may have changed more of them
+        await redo(session, FollowRows(follower, followees))
+    else:
+        await _write_other_end(session, follower, dict.fromkeys(changed, step > 0), stamp)
     return changed
 
 

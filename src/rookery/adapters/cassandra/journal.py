@@ -119,8 +119,8 @@ class Journal:
                 ),
             ]
         )
-        if bucket in self._opened and self._is_late(bucket):
-            await self._open(bucket)  # we were held up, and it may have been closed meanwhile
+        if self._is_late(bucket):
+            await self._open(bucket)  # once more, now that the row is there: it may have been closed meanwhile
         return entry
 
     async def remove(self, entries: Sequence[bytes]) -> None:
@@ -146,7 +146,7 @@ class Journal:
             low, more = after, True
             while more and len(found) < limit:
                 rows = await self._rows(bucket, low, high, limit)
-                if not rows and after < _first_of(bucket) and high > _first_of(bucket + 1):
+                if not rows and low == after < _first_of(bucket) and high > _first_of(bucket + 1):
                     await self._close(bucket)
                 done = await self._session.each([partial(self._try, row) for row in rows])
                 found += [entry.promise for entry in done if entry and entry.promise]
@@ -199,7 +199,8 @@ class Journal:
         await self._session.each(
             [partial(self._session.write, query, *row, stamp=stamp) for row in ((_DAYS, day), (day, bucket))]
         )
-        self._lowest[day] = min(bucket, self._lowest.get(day, bucket))
+        if day in self._lowest:
+            self._lowest[day] = min(bucket, self._lowest[day])
         if not late:
             self._opened[bucket] = None
             if len(self._opened) > _KNOWN_BUCKETS:
@@ -230,7 +231,10 @@ class Journal:
             buckets = await self._listed(day, lowest)
             if not buckets and now // _DAY_BUCKETS > day + 1:
                 await self._unlist(_DAYS, day)
-            self._lowest[day] = min(buckets, default=max(lowest, min(now, (day + 1) * _DAY_BUCKETS) - _MARGIN_BUCKETS))
+            # Others whose clocks are behind may yet open buckets a little below.
+            unsettled = min(now, (day + 1) * _DAY_BUCKETS) - _MARGIN_BUCKETS
+            if self._lowest.get(day, lowest) >= lowest:  # else one of ours was opened below meanwhile
+                self._lowest[day] = max(lowest, min([*buckets, unsettled]))
             found += [bucket for bucket in buckets if first <= bucket <= last]
         return found
 

@@ -63,7 +63,9 @@ class Keys:
     async def release(self, once: Once | None, claim: Claim) -> None:
         """Free a key again whose write was refused."""
         if once is not None:
-            await self._session.decide(("DELETE FROM idempotency WHERE key = ? IF stamp = ?", (once.key, claim.stamp)))
+            # Not the whole row: that would take away what is yet to be noted as done by our clock, if it is behind.
+            freed = "UPDATE idempotency SET digest = null, made = null, at = null, stamp = null"
+            await self._session.decide((freed + " WHERE key = ? IF stamp = ?", (once.key, claim.stamp)))
 
     async def done(self, once: Once | None, claim: Claim, told: bytes = b"") -> None:
         """Note that all of a key's write is written."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import acsylla
@@ -35,6 +36,9 @@ _SPECULATIVE = 2
 _QUEUE = 32_768
 _RECONNECT_MILLIS = 500
 _HEARTBEAT_SECONDS = 2
+# The chain of the certificate (1) and the node's address in it (2). acsylla takes anything with a value, and its own
+# word for the second means the first alone.
+_VERIFIED = SimpleNamespace(value=1 | 2)
 _DECISIONS = 2
 """How often what is to be decided can be tried within the bound, when the node that was asked does not answer."""
 _REFUSED = (CassErrorServerUnavailable, CassErrorLibNoHostsAvailable, RuntimeError)
@@ -242,7 +246,7 @@ async def connect(access: Access, clock: Clock, *, keyspace: str | None, seconds
         ssl_trusted_cert=_pem(access.authority),
         ssl_cert=_pem(access.certificate),
         ssl_private_key=_pem(access.key),
-        ssl_verify_flags=acsylla.SSLVerifyFlags.PEER_IDENTITY,
+        ssl_verify_flags=_VERIFIED,
         load_balance_dc_aware=access.datacenter or None,
         prepare_on_all_hosts=False,  # it would wait for one that died a moment ago
         log_level="disabled",  # what it has to say of nodes that come and go it says to stderr
@@ -270,7 +274,7 @@ async def _require_datacenter(session: Session, access: Access) -> None:
     """Refuse to guess. What is decided is decided within one datacenter, so all must ask the same."""
     rows = await session.read("SELECT data_center FROM system.local")
     rows += await session.read("SELECT data_center FROM system.peers_v2")
-    known = {datacenter for (datacenter,) in rows}
+    known = {datacenter for (datacenter,) in rows if datacenter}  # of a node that joins it may not be known yet
     if access.datacenter not in known and (access.datacenter or len(known) > 1):
         raise Conflict(
             "datacenter_missing",

@@ -29,7 +29,7 @@ from rookery.adapters.cassandra.session import Session, unavailable
 from rookery.adapters.cassandra.turns import Turns
 from rookery.adapters.cassandra.user_rows import Left
 from rookery.domain.copies import Copy, Part
-from rookery.domain.errors import Conflict, Unavailable, unknown_tweet, unknown_user
+from rookery.domain.errors import Conflict, NotFound, Unavailable, unknown_tweet, unknown_user
 from rookery.domain.idempotency import KEPT_MILLIS, Once
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.promises import Promise
@@ -123,7 +123,10 @@ class CassandraStore:
 
         async def delete(tweet: TweetId) -> Written:
             made = promise(tweet)
-            return replace(await self.delete_tweet(tweet, made), promise=made)
+            try:
+                return replace(await self.delete_tweet(tweet, made), promise=made)
+            except NotFound as error:  # it is half written: its entry is yet to be swept
+                raise unavailable(error) from error
 
         some = await tweet_rows.some_to_purge(self._session, user, left.tweets, limit)
         deleted = await self._session.each([partial(delete, tweet) for tweet in some])
@@ -142,13 +145,15 @@ class CassandraStore:
         some = min(limit, follow_rows.MOST_AT_ONCE)
         followees = await follow_rows.followees(session, user, left.followees, some) if some > 0 else []
         if followees:
-            entry = await self._journal.add(None, FollowRows(user, followees))
-            await follow_rows.remove(session, entry.id, user, followees, None)
+            async with self._writing():
+                entry = await self._journal.add(None, FollowRows(user, followees))
+                await follow_rows.remove(session, entry.id, user, followees, None)
             self._clear(entry)
             left = replace(left, followees=followees[-1])
 
         async def remove(follower: UserId) -> None:
-            await follow_rows.remove(session, self._clock.random(16), follower, [user], None)
+            async with self._writing():
+                await follow_rows.remove(session, self._clock.random(16), follower, [user], None)
 
         some = limit - len(followees)
         followers = await follow_rows.followers(session, user, left.followers, some) if some > 0 else []
@@ -212,7 +217,8 @@ class CassandraStore:
                 await self._journal.remove([entry.id])
                 raise
             await self._keys.done(once, claim, _NEW if new else _OLD)
-        self._clear(entry, follower, followee)
+            await self._purge_again([follower, followee])
+        self._clear(entry)
         return new
 
     async def add_follows(self, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
@@ -225,6 +231,7 @@ class CassandraStore:
             async with self._writing(), self._turns.of(follower):
                 entry = await self._journal.add(None, FollowRows(follower, followees))
                 new = await follow_rows.add_many(self._session, entry.id, follower, dict.fromkeys(followees, at))
+                await self._purge_again([follower, *followees])
             self._clear(entry)
             return new
 
@@ -279,8 +286,8 @@ class CassandraStore:
             rows = TweetRows([tweet])
             entry = await self._journal.add(promise, rows, claim.stamp)
             await tweet_rows.write(session, rows, claim.stamp)
-            await self._keys.done(once, claim)
-        self._clear(entry, tweet.author)
+            await asyncio.gather(self._keys.done(once, claim), self._purge_again([tweet.author]))
+        self._clear(entry)
         return Written(tweet, owes_count=True)
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
@@ -299,6 +306,7 @@ class CassandraStore:
             async with self._writing():
                 entry = await self._journal.add(None, rows)
                 await tweet_rows.write(self._session, rows, entry.stamp)
+                await self._purge_again([tweet.author for tweet in rows.tweets])
             self._clear(entry)
         return written
 
@@ -354,26 +362,23 @@ class CassandraStore:
                 await tweet_rows.rewrite(session, rows, stamp)
                 await self._purge_again([tweet.author for tweet in rows.tweets])
             case NoTweetRows() as rows:
-                await tweet_rows.delete(session, rows.tweet)
-                await tweet_rows.forget(session, rows, stamp)
+                if await tweet_rows.by_id(session, rows.tweet):
+                    await tweet_rows.delete(session, rows.tweet)
+                    await tweet_rows.forget(session, rows, stamp)
             case FollowRows() as rows:
                 await follow_rows.redo(session, rows)
                 await self._purge_again([rows.follower, *rows.followees])
 
-    def _clear(self, entry: Entry, *users: UserId) -> None:
-        """What is left after the answer; nobody waits for it, and what it leaves undone a sweep does.
+    def _clear(self, entry: Entry) -> None:
+        """Take an entry of the store's own off the list. Nobody waits for it, and what is left a sweep takes off."""
+        if entry.promise is None:
+            task = asyncio.create_task(self._forget(entry))
+            self._behind.add(task)
+            task.add_done_callback(self._behind.discard)
 
-        Users who were deleted meanwhile are purged again, and an entry of the store's own is taken off the list.
-        """
-        task = asyncio.create_task(self._end(entry, users))
-        self._behind.add(task)
-        task.add_done_callback(self._behind.discard)
-
-    async def _end(self, entry: Entry, users: Sequence[UserId]) -> None:
+    async def _forget(self, entry: Entry) -> None:
         with suppress(Unavailable):
-            await self._purge_again(users)
-            if entry.promise is None:
-                await self._journal.remove([entry.id])
+            await self._journal.remove([entry.id])
 
     async def _purge_again(self, users: Sequence[UserId]) -> None:
         """Rows that were written while their user was deleted may have come after his purge."""

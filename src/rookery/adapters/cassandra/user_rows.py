@@ -143,7 +143,9 @@ async def remove(session: Session, rows: NoUserRows, stamp: int) -> None:
 
 
 async def put_to_purge(session: Session, user: UserId, stamp: int) -> None:
-    """Put a deleted user on the list of those to purge, from the beginning."""
+    """Put a deleted user on the list of those to purge, from the beginning, whatever was noted of him there."""
+    left = await left_to_purge(session, user)
+    stamp = max(stamp, left.stamp + 1 if left else 0)
     await session.write(
         "INSERT INTO user_to_purge (list, id, stamp, tweets_below, followees_below, followers_below)"
         " VALUES (?, ?, ?, null, null, null)",
@@ -166,19 +168,24 @@ async def left_to_purge(session: Session, user: UserId) -> Left | None:
 
 
 async def note_purged(session: Session, user: UserId, left: Left) -> None:
-    """Note how far a purge has come, so that it never reads again over what it took away."""
+    """Note how far a purge has come, so that it never reads again over what it took away.
+
+    Dated right behind what it goes by: if he is put on the list again meanwhile, the purge begins again.
+    """
+    stamp = left.stamp + 1
     await session.write(
-        "UPDATE user_to_purge SET tweets_below = ?, followees_below = ?, followers_below = ? WHERE list = ? AND id = ?",
-        *(left.tweets, left.followees, left.followers, _LIST, user),
-        stamp=session.stamp(left.stamp),
+        "UPDATE user_to_purge SET stamp = ?, tweets_below = ?, followees_below = ?, followers_below = ?"
+        " WHERE list = ? AND id = ?",
+        *(stamp, left.tweets, left.followees, left.followers, _LIST, user),
+        stamp=stamp,
     )
 
 
 async def mark_purged(session: Session, user: UserId, left: Left) -> None:
     """Nothing of him is left but his handle. If he is put on the list again meanwhile he stays there."""
-    stamp = session.stamp(left.stamp)
-    await session.write("UPDATE user_by_id SET display_name = '' WHERE id = ?", user, stamp=stamp)
-    await session.write("DELETE FROM user_to_purge WHERE list = ? AND id = ?", _LIST, user, stamp=stamp)
+    named = session.stamp(left.stamp)
+    await session.write("UPDATE user_by_id SET display_name = '' WHERE id = ?", user, stamp=named)
+    await session.write("DELETE FROM user_to_purge WHERE list = ? AND id = ?", _LIST, user, stamp=left.stamp + 1)
 
 
 # What they sign in with
