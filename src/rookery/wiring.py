@@ -52,6 +52,8 @@ class Backends:
     clock: Clock
     apart: bool = False
     """Whether cache or ranking outlive the process or lie apart from the store, so that work for them is promised."""
+    forgets: bool = False
+    """Whether the ranking may forget the last that it was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
             store = SqliteStore(database(), counts=all(in_file))
         keeper = await _open_cache(settings, store, clock, stack)
         ranking = SqliteRanking(database()) if in_file[1] else _open_redis(settings, clock, stack)
-        yield Backends(store, keeper, ranking, clock, apart=not (in_process and all(in_file)))
+        yield Backends(store, keeper, ranking, clock, apart=not (in_process and all(in_file)), forgets=not in_file[1])
 
 
 @contextmanager
@@ -185,7 +187,7 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rooker
     store, cache, ranking, clock = backends.store, backends.cache, backends.ranking, backends.clock
     filler = Filler(cache, clock)
     rules = Rules(open_mode=settings.auth == "open", registration_open=settings.registration == "open")
-    promises = Promises(store, clock, needed=backends.apart)
+    promises = Promises(store, clock, needed=backends.apart, noted=backends.forgets)
     accounts = Accounts(store, filler, clock, hasher, promises, rules=rules)
     showing = Showing(store, filler, ranking)
     top = Top(store, ranking, showing)

@@ -244,3 +244,9 @@ async def test_a_check_of_what_is_closed_says_that_the_ranking_is_unavailable(
         await ranking.check()
     with unavailable("ranking_unavailable"):
         await ranking.check()
+
+
+async def test_a_run_is_the_same_as_long_as_nothing_is_forgotten(ranking: Ranking) -> None:
+    run = await ranking.run()
+    await ranking.check()
+    assert await ranking.run() == run

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Conflict, NotFound
 from rookery.domain.ids import TweetId, UserId, id_at
 from rookery.domain.promises import Promise, Work
@@ -15,6 +16,7 @@ from tests.contract.given import HOUR, MOST, NOON, Given, once
 from tests.contract.places import OpenStore
 
 LATER = NOON + 100 * HOUR
+MINUTE = 60_000
 
 
 def promise(number: int = 1, work: Work = Work.FOLLOWS, subject: bytes = b"s" * 16) -> Promise:
@@ -101,3 +103,29 @@ async def test_an_epoch_only_grows(store: Store) -> None:
     other = await store.raise_epoch("two:2", NOON + HOUR)
     assert other >= NOON + HOUR
     assert await store.epochs() == {"one:1": again, "two:2": other}
+
+
+async def test_what_was_counted_is_told_from_a_time_on(open_store: OpenStore, tmp_path: Path) -> None:
+    now = SystemClock().now()
+    noted = [
+        Promise(
+            id_at(now - 100 * number, b"%010d" % number), Work.POST if number % 2 else Work.DELETE, b"%016d" % number
+        )
+        for number in range(25)
+    ]
+    async with open_store(tmp_path) as store:
+        assert await store.counted(now - HOUR, b"", 10) == []
+        await store.note_counted(noted)
+        await store.note_counted(noted[:3])
+        await store.note_counted([])
+        assert await store.promises(LATER, b"", 10) == [], "nothing is owed for them"
+    async with open_store(tmp_path) as store:
+        want = sorted(noted, key=lambda one: one.id)
+        found: list[Promise] = []
+        while page := await store.counted(now - HOUR, found[-1].id if found else b"", 4):
+            assert len(page) <= 4
+            found += page
+        assert found == want
+        assert await store.counted(now - 450, b"", 100) == want[-5:]
+        await store.tidy(now + 10 * MINUTE)
+        assert await store.counted(now - HOUR, b"", 100) == want, "they are kept for ten minutes at least"

@@ -1,6 +1,8 @@
 """A server whose retweets are counted by Redis: it goes on while Redis is away, and the counts are right afterwards."""
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,33 @@ async def test_a_ranking_that_was_emptied_is_built_anew_while_serving(
     assert await counts(http, tweets) == list(range(19, -1, -1))
     assert await counts(http, other) == list(range(9, -1, -1))
     assert "30 tweets, 0 were wrong" in rookery("recount", *flags).stdout
+
+
+async def test_counts_that_the_append_only_file_lost_are_told_again(
+    http: httpx.AsyncClient, server: Server, counting: Redis
+) -> None:
+    tweets = await chain(http, 3)
+    before = {file: file.stat().st_size for file in counting.append_only_folder.glob("*.incr.aof")}
+    late = [await post(http, tweets[-1]) for _ in range(5)]
+    assert (await http.delete(f"/tweet/@ada?tweet_id={tweets[1]}")).status_code == 204
+    assert await counts(http, [tweets[0], tweets[2], *late]) == [6, 5, *[0] * 5]
+    counting.kill()
+    for file, size in before.items():
+        assert size < file.stat().st_size, "else nothing is lost"
+        os.truncate(file, size)
+    counting.start()
+    await until_counts(http, [tweets[0], tweets[2], *late], [6, 5, *[0] * 5])
+    assert "8 tweets, 0 were wrong" in rookery("recount", "--data", str(server.data), *server.flags).stdout
+
+
+def test_a_redis_without_a_log_is_warned_of(server: Server, counting: Redis) -> None:
+    assert "no append-only file" not in server.out()
+    with redis.Redis(port=counting.port) as connection:
+        connection.config_set("appendonly", "no")
+        server.stop()
+        server.start()
+        limit = time.monotonic() + 30
+        while "no append-only file" not in server.out():
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        connection.config_set("appendonly", "yes")

@@ -77,6 +77,13 @@ class Ranking(Protocol):
         """
         ...
 
+    async def run(self) -> bytes:
+        """What is another one whenever the ranking may have forgotten the last that it was told; b"" if it never does.
+
+        Whoever sees it change tells again what was counted within ten minutes.
+        """
+        ...
+
     async def check(self) -> None:
         """Return if it can serve.
 

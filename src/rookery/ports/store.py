@@ -257,6 +257,14 @@ class Store(Protocol):
         """Take promises off the list, by their ids. Those that are not there are none."""
         ...
 
+    async def note_counted(self, counted: Sequence[Promise]) -> None:
+        """Note work that a ranking was told and may forget, for ten minutes at least. The ids are of when it was."""
+        ...
+
+    async def counted(self, since: int, after: bytes, limit: int) -> Sequence[Promise]:
+        """What was noted so from that time on (milliseconds since 1970), the oldest first, behind an id."""
+        ...
+
     # --- the epochs of caches ----------------------------------------------------------------------------------------
 
     async def epochs(self) -> Mapping[str, int]:

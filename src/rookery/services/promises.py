@@ -17,16 +17,21 @@ _log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.05
 _MOST_AT_ONCE = 1_000
+_COUNTED = frozenset({Work.POST, Work.DELETE})
 
 
 class Promises:
-    """Makes promises, if any are `needed`, and takes them off the list when they are kept."""
+    """Makes promises, if any are `needed`, and takes them off the list when they are kept.
 
-    def __init__(self, store: Store, clock: Clock, *, needed: bool) -> None:
+    With `noted` what was counted is noted for ten minutes more, as the ranking may forget the last that it was told.
+    """
+
+    def __init__(self, store: Store, clock: Clock, *, needed: bool, noted: bool = False) -> None:
         self._store = store
         self._clock = clock
         self._needed = needed
-        self._kept: list[bytes] = []
+        self._noted = noted
+        self._kept: list[Promise] = []
         self._news = asyncio.Event()
 
     def make(self, work: Work, subject: bytes) -> Promise | None:
@@ -38,7 +43,7 @@ class Promises:
     def keep(self, promise: Promise | None) -> None:
         """Note that a promise was kept. It is taken off the list soon; if that fails it is kept once more."""
         if promise is not None:
-            self._kept.append(promise.id)
+            self._kept.append(promise)
             self._news.set()
 
     async def run(self) -> None:
@@ -54,7 +59,15 @@ class Promises:
         while self._kept:
             some, self._kept = self._kept[:_MOST_AT_ONCE], self._kept[_MOST_AT_ONCE:]
             try:
-                await self._store.fulfil(some)
+                if self._noted:
+                    await self._store.note_counted(
+                        [
+                            Promise(id_at(self._clock.now(), promise.id[6:]), promise.work, promise.subject)
+                            for promise in some
+                            if promise.work in _COUNTED
+                        ]
+                    )
+                await self._store.fulfil([promise.id for promise in some])
             except Unavailable:  # they are swept, and kept again
                 _log.warning("kept promises stay on the list, as the store is away")
                 return False

@@ -20,9 +20,11 @@ _log = logging.getLogger(__name__)
 OVERDUE_MILLIS = 10_000
 """How old a promise must be before others than its maker keep it: older than any that is on its way."""
 _AT_ONCE = 100
+COUNTED_MILLIS = 10 * 60 * 1000
+"""How long ago a ranking may forget what it was told: more than any of its logs is behind."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sweeping:
     """Keeps overdue promises. Many processes may do so at once: all work can be done twice."""
 
@@ -34,9 +36,12 @@ class Sweeping:
     promises: Promises
     delivered: set[bytes] = field(default_factory=set)
     """Promises of posts that were delivered here and can't be counted yet, so that they are not delivered again."""
+    run: bytes | None = None
+    """The ranking's run that was told all that was counted lately; none yet in this process."""
 
     async def sweep(self) -> int:
         """Keep those that are overdue; how many were kept. What can't be kept now holds up nobody."""
+        await self._tell_again()
         swept, waiting, after = 0, 0, b""
         before = self.clock.now() - OVERDUE_MILLIS
         while found := await self.store.promises(before, after, _AT_ONCE):
@@ -55,6 +60,25 @@ class Sweeping:
         if waiting:
             _log.warning("%d promises wait for what is away", waiting)
         return swept
+
+    async def _tell_again(self) -> None:
+        """Count again what was counted lately, if the ranking may have forgotten it. Each counts once."""
+        try:
+            run = await self.top.ranking.run()
+            if run in {self.run, b""}:
+                return
+            after, told = b"", 0
+            while counted := await self.store.counted(self.clock.now() - COUNTED_MILLIS, after, _AT_ONCE):
+                after = counted[-1].id
+                records = await self.store.tweets([TweetId(one.subject) for one in counted])
+                for record in records.values():
+                    await (self.top.uncount(record) if record.deleted else self.top.count(record))
+                told += len(counted)
+        except Unavailable:
+            return  # it is asked again with the next sweep
+        if told and self.run is not None:
+            _log.warning("the ranking began anew: %d of the last counts were told again", told)
+        self.run = run
 
     async def _keep(self, promise: Promise) -> bool:
         """Do what was promised, again if it was done; False if it is still on its way."""

@@ -85,6 +85,7 @@ _KEYS = {
     "tweet_by_author": "author",
     "idempotency": "key",
     "pending": "bucket, shard",
+    "counted": "bucket, shard",
     "pending_bucket": "list_of",
 }
 

@@ -155,6 +155,36 @@ class Journal:
                 low = rows[-1][0] if rows else low
         return found[:limit]
 
+    async def note_counted(self, counted: Sequence[Promise]) -> None:
+        """See `Store.note_counted`."""
+        query = "INSERT INTO counted (bucket, shard, id, work, subject) VALUES (?, ?, ?, ?, ?)"
+        await self._session.each(
+            [
+                partial(
+                    self._session.write,
+                    query,
+                    *(*_place(one.id), one.id, int(one.work), one.subject),
+                    stamp=self._session.stamp(),
+                )
+                for one in counted
+            ]
+        )
+
+    async def counted(self, since: int, after: bytes, limit: int) -> list[Promise]:
+        """See `Store.counted`."""
+        low = max(after, since.to_bytes(6, "big"))
+        query = "SELECT id, work, subject FROM counted WHERE bucket = ? AND shard = ? AND id > ? LIMIT ?"
+        found: list[Promise] = []
+        for bucket in range(millis_of(low) // _BUCKET_MILLIS, self._clock.now() // _BUCKET_MILLIS + 2):
+            parts = await self._session.each(
+                [partial(self._session.read, query, bucket, shard, low, limit) for shard in range(_SHARDS)]
+            )
+            rows = sorted(row for part in parts for row in part)
+            found += [Promise(one, Work(work), subject) for one, work, subject in rows]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
     async def _rows(self, bucket: int, low: bytes, high: bytes, limit: int) -> list[Row]:
         """The oldest entries of one bucket between two ids."""
         query = (

@@ -15,6 +15,7 @@ from rookery.ports.store import not_the_same
 
 _SECONDS = 30.0
 _ALONE_SECONDS = 300
+_COUNTED_SECONDS = 20 * 60
 _DAY = 24 * 60 * 60
 # A replica that is slow or dead is read around by its coordinator too, not only by us.
 _READ_AROUND = "speculative_retry = 'MIN(99PERCENTILE,50ms)'"
@@ -78,6 +79,10 @@ _FIRST: Sequence[str] = (
     f"""CREATE TABLE IF NOT EXISTS pending_bucket (
         list_of bigint, number bigint, PRIMARY KEY ((list_of), number)
     ) WITH {_SHORT_GRACE} AND {_READ_AROUND}""",
+    # What a ranking was told lately, by ten seconds of when. It ends by itself.
+    f"""CREATE TABLE IF NOT EXISTS counted (
+        bucket bigint, shard tinyint, id blob, work tinyint, subject blob, PRIMARY KEY ((bucket, shard), id)
+    ) WITH default_time_to_live = {_COUNTED_SECONDS} AND {_SHORT_GRACE} AND {_READ_AROUND}""",
     f"""CREATE TABLE IF NOT EXISTS epoch (
         list tinyint, server text, number bigint, PRIMARY KEY ((list), server)
     ) WITH {_READ_AROUND}""",

@@ -348,6 +348,12 @@ class CassandraStore:
     async def fulfil(self, promises: Sequence[bytes]) -> None:
         await self._journal.remove(promises)
 
+    async def note_counted(self, counted: Sequence[Promise]) -> None:
+        await self._journal.note_counted(counted)
+
+    async def counted(self, since: int, after: bytes, limit: int) -> Sequence[Promise]:
+        return await self._journal.counted(since, after, limit)
+
     async def _redo(self, entry: Entry) -> None:
         """Do what an entry says, whatever of it was done. Nothing that was written later is undone by that."""
         session, stamp = self._session, entry.stamp

@@ -60,6 +60,7 @@ class RedisRanking:
         self._retry_at = 0.0
         self._loaded = False
         self._loading = asyncio.Lock()
+        self._run = b""
 
     async def add(self, link: Link) -> bool:
         return await self._change("rookery_add", link)
@@ -91,6 +92,14 @@ class RedisRanking:
                 if "STALE" not in str(error):
                     raise _unavailable(error) from error
                 _log.warning("another recount began; this one begins again")
+
+    async def run(self) -> bytes:
+        found = await self._try(self._redis.info)
+        run = f"{found['run_id']} {found['master_replid']}".encode()
+        if run != self._run and not found["aof_enabled"]:
+            _log.warning("Redis has no append-only file (appendonly yes): what it counts ends with it")
+        self._run = run
+        return run
 
     async def check(self) -> None:
         await self._call("rookery_version")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from rookery.domain.ids import id_at
 from rookery.domain.promises import Promise, Work
 
+COUNTED_KEPT_MILLIS = 20 * 60 * 1000
+
 
 def add(sql: sqlite3.Connection, promise: Promise | None) -> None:
     """Put a promise on the list."""
@@ -20,6 +22,26 @@ def oldest(sql: sqlite3.Connection, before: int, after: bytes, limit: int) -> li
         (id_at(before, bytes(10)), after, limit),
     )
     return [Promise(promise, Work(work), subject) for promise, work, subject in rows]
+
+
+def note_counted(sql: sqlite3.Connection, counted: Sequence[Promise]) -> None:
+    """See `Store.note_counted`."""
+    rows = [(one.id, one.work, one.subject) for one in counted]
+    sql.executemany("INSERT OR IGNORE INTO counted VALUES (?,?,?)", rows)
+
+
+def counted(sql: sqlite3.Connection, since: int, after: bytes, limit: int) -> list[Promise]:
+    """See `Store.counted`."""
+    low = max(after, since.to_bytes(6, "big"))
+    rows = sql.execute("SELECT id, work, subject FROM counted WHERE id > ? ORDER BY id LIMIT ?", (low, limit))
+    return [Promise(one, Work(work), subject) for one, work, subject in rows]
+
+
+def forget_counted(sql: sqlite3.Connection, now: int, limit: int) -> int:
+    """Drop so many of what was counted too long ago to be forgotten; how many there were."""
+    before = max(now - COUNTED_KEPT_MILLIS, 0).to_bytes(6, "big")
+    query = "DELETE FROM counted WHERE id IN (SELECT id FROM counted WHERE id < ? LIMIT ?)"
+    return sql.execute(query, (before, limit)).rowcount
 
 
 def remove(sql: sqlite3.Connection, promises: Sequence[bytes]) -> None:

@@ -75,6 +75,13 @@ CREATE TABLE pending (
     subject BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- What a ranking elsewhere was told lately, in case it forgets.
+CREATE TABLE counted (
+    id BLOB PRIMARY KEY,
+    work INTEGER NOT NULL,
+    subject BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE epoch (server TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE idempotency (

@@ -180,6 +180,13 @@ class SqliteStore:
     async def fulfil(self, promises: Sequence[bytes]) -> None:
         await self._database.write(lambda sql: promise_rows.remove(sql, promises))
 
+    async def note_counted(self, counted: Sequence[Promise]) -> None:
+        await self._database.write(lambda sql: promise_rows.note_counted(sql, counted))
+
+    async def counted(self, since: int, after: bytes, limit: int) -> Sequence[Promise]:
+        with self._database.reading() as sql:
+            return promise_rows.counted(sql, since, after, limit)
+
     async def epochs(self) -> Mapping[str, int]:
         with self._database.reading() as sql:
             return dict(sql.execute("SELECT server, number FROM epoch").fetchall())
@@ -218,7 +225,7 @@ class SqliteStore:
         await self._database.write(probe)
 
     async def tidy(self, now: int) -> None:
-        for forget in (key_rows.forget, follow_rows.forget):
+        for forget in (key_rows.forget, follow_rows.forget, promise_rows.forget_counted):
             step = partial(forget, now=now, limit=_TIDIED_AT_ONCE)
             while await self._database.write(step) == _TIDIED_AT_ONCE:
                 pass  # in short steps: what people write goes between them
