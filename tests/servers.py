@@ -3,6 +3,8 @@
 import atexit
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +20,25 @@ def running(kind: type[P], **options: Any) -> P:
     """A server of this kind that runs to the end of all tests."""
     folder = Path(tempfile.mkdtemp(prefix=f"{kind.__name__.lower()}-"))
     made = kind(folder, **options)
+    _start(made)
+    atexit.register(made.stop)
+    return made
+
+
+@contextmanager
+def started(server: P) -> Iterator[P]:
+    """A server of one's own, ended at the end."""
+    _start(server)
     try:
-        made.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def _start(server: Process | Ring) -> None:
+    try:
+        server.start()
     except Missing as missing:
         if os.environ.get("CI") == "true":
             pytest.fail(str(missing))
         pytest.skip(str(missing))
-    atexit.register(made.stop)
-    return made

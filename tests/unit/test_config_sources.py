@@ -24,8 +24,8 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     "store.datacenter": [("", "", ""), ("dc1", "dc1", "dc1")],
     "store.keyspace": [("rookery", "rookery", "rookery"), ("r2_d2", "r2_d2", "r2_d2")],
     "store.replication": [("1", "1", "1"), ("dc1:3, dc2:2", "dc1:3,dc2:2", "dc1:3,dc2:2")],
-    "store.user": [("", "", ""), ("ada", "ada", "ada")],
-    "store.password": [("", "", ""), ("a b,c", "a b,c", "a b,c")],
+    "store.user": [("", "", "")],  # it goes with the password, and is tried below
+    "store.password": [("", "", "")],
     "store.tls_authority": [("/etc/ca.pem", "/etc/ca.pem", "/etc/ca.pem")],
     "store.tls_certificate": [("", "", "")],
     "store.tls_key": [("", "", "")],
@@ -122,10 +122,11 @@ def test_a_certificate_comes_with_its_key_and_with_whom_to_believe() -> None:
     assert faults({"store.tls_key": "/key.pem"}) == (
         "store.tls_key: store.tls_certificate is missing beside it (flag --store-tls-key)",
     )
+    assert faults({"store.user": "ada"}) == ("store.user: store.password is missing beside it (flag --store-user)",)
     loaded({"store.tls_certificate": "/own.pem", "store.tls_key": "/key.pem", "store.tls_authority": "/ca.pem"})
 
 
 def test_a_secret_is_not_in_what_is_printed_of_the_settings() -> None:
-    settings = loaded({"store.password": "open sesame"}).settings
+    settings = loaded({"store.user": "ada", "store.password": "open sesame"}).settings
     assert settings.store_password == "open sesame"
     assert "sesame" not in repr(settings)

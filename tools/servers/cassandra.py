@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,9 @@ _EXPORTED = (
 class Cassandra(Process):
     """One node of a ring, which may be its only one. It keeps its ports and data over its starts.
 
-    `sync` is its `commitlog_sync`: `batch` and `group` answer when the disk has it, `periodic` before.
+    `sync` is its `commitlog_sync`: `batch` and `group` answer when the disk has it, `periodic` before. With `keystore`,
+    a PEM file of a key and its certificate, it takes TLS only; with `passwords` it asks who comes (at first
+    `cassandra`, `cassandra`).
     """
 
     start_seconds = 120.0
@@ -75,8 +78,12 @@ class Cassandra(Process):
         storage_port: int = 0,
         seed: str = "127.0.0.1",
         sync: str = "periodic",
+        keystore: Path | None = None,
+        passwords: bool = False,
     ) -> None:
         super().__init__(folder)
+        self.keystore = keystore
+        self._passwords = passwords
         self.host = host
         self.port = port or free_port(host)
         self._storage_port = storage_port or free_port(host)
@@ -141,15 +148,36 @@ rpc_address: {self.host}
 storage_port: {self._storage_port}
 native_transport_port: {self.port}
 endpoint_snitch: SimpleSnitch
+authenticator: {"PasswordAuthenticator" if self._passwords else "AllowAllAuthenticator"}
+{self._encryption()}"""
+
+    def _encryption(self) -> str:
+        if self.keystore is None:
+            return ""
+        return f"""\
+client_encryption_options:
+  enabled: true
+  optional: false
+  keystore: {self.keystore}
+  ssl_context_factory:
+    class_name: org.apache.cassandra.security.PEMBasedSslContextFactory
 """
 
     def answers(self) -> bool:
         try:
-            with socket.create_connection((self.host, self.port), 1) as connection:
+            with socket.create_connection((self.host, self.port), 1) as plain, self._secured(plain) as connection:
                 connection.sendall(bytes([4, 0, 0, 0, 5, 0, 0, 0, 0]))  # OPTIONS of the native protocol, version 4
                 return connection.recv(5)[4:] == b"\x06"  # SUPPORTED
         except OSError:
             return False
+
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        if self.keystore is None:
+            return connection
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # whether it answers is all that is asked
+        return context.wrap_socket(connection)
 
 
 class Ring:

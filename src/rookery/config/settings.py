@@ -274,7 +274,7 @@ def load(*, flags: Mapping[str, FlagValue], environ: Mapping[str, str], file: Pa
     )
     if "store.servers" not in faulty and len({server.rpartition(":")[2] for server in values["store.servers"]}) > 1:
         faults.append(f"store.servers: all have the same port ({sources['store.servers']})")
-    if not any(name.startswith("store.tls_") for name in faulty):
+    if not any(name.startswith("store.") for name in faulty):
         faults.extend(_half_given(values, sources))
     if not faulty & {"auth", "host", "open_on_network"}:
         faults.extend(_open_to_strangers(values, sources))
@@ -357,10 +357,17 @@ def _open_to_strangers(values: Mapping[str, Any], sources: Mapping[str, str]) ->
 
 
 def _half_given(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
-    for one, other in (("certificate", "key"), ("key", "certificate"), ("certificate", "authority")):
-        name = f"store.tls_{one}"
-        if values[name] and not values[f"store.tls_{other}"]:
-            yield f"{name}: store.tls_{other} is missing beside it ({sources[name]})"
+    together = (
+        ("user", "password"),
+        ("password", "user"),
+        ("tls_certificate", "tls_key"),
+        ("tls_key", "tls_certificate"),
+        ("tls_certificate", "tls_authority"),
+    )
+    for one, other in together:
+        name = f"store.{one}"
+        if values[name] and not values[f"store.{other}"]:
+            yield f"{name}: store.{other} is missing beside it ({sources[name]})"
 
 
 def _is_loopback(host: str) -> bool:

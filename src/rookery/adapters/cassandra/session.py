@@ -17,7 +17,7 @@ from acsylla.errors import (
     CassException,
 )
 
-from rookery.domain.errors import Conflict, Unavailable
+from rookery.domain.errors import Conflict, Malformed, Unavailable
 from rookery.ports.clock import Clock
 
 T = TypeVar("T")
@@ -290,7 +290,11 @@ def unavailable(error: BaseException | None = None) -> Unavailable:
 
 
 def _pem(path: Path | None) -> str | None:
-    return path.read_text() if path else None
+    try:
+        return path.read_text() if path else None
+    except OSError as error:
+        reason = (error.strerror or "not readable").lower()
+        raise Malformed("unreadable_file", f"{path}: {reason}") from error
 
 
 def _rows(result: acsylla.Result) -> list[Row]:

@@ -1,0 +1,133 @@
+"""Getting into a Cassandra that asks who comes and takes TLS only, and not into one that is not who it should be."""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rookery.adapters.cassandra import Access, CassandraStore, apply_schema, connect
+from rookery.adapters.system import SystemClock
+from rookery.domain.errors import Conflict, Failure, Unavailable
+from tests.contract.expecting import refused
+from tests.servers import started
+from tools.servers import Cassandra
+from tools.servers.installing import require
+
+SECONDS = 10.0
+
+
+class Authority:
+    """One who signs certificates."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.certificate, self._key, self._folder = folder / "ca.pem", folder / "ca.key", folder
+        self._openssl(
+            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=Test authority"),
+            *("-keyout", str(self._key), "-out", str(self.certificate)),
+        )
+
+    def sign(self, name: str, address: str) -> Path:
+        """A PEM file with a key and a certificate for an IP address."""
+        key, request, signed = (self._folder / f"{name}.{kind}" for kind in ("key", "csr", "crt"))
+        self._openssl(
+            *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={address}"),
+            *("-keyout", str(key), "-out", str(request)),
+        )
+        extension = self._folder / f"{name}.ext"
+        extension.write_text(f"subjectAltName=IP:{address}\n")
+        self._openssl(
+            *("x509", "-req", "-days", "2", "-CA", str(self.certificate), "-CAkey", str(self._key), "-CAcreateserial"),
+            *("-in", str(request), "-extfile", str(extension), "-out", str(signed)),
+        )
+        both = self._folder / f"{name}.pem"
+        both.write_text(key.read_text() + signed.read_text())
+        return both
+
+    @staticmethod
+    def _openssl(*arguments: str) -> None:
+        subprocess.run([require("openssl", "openssl"), *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "authority")
+
+
+@pytest.fixture(scope="module")
+def node(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cassandra]:
+    keystore = tmp_path_factory.mktemp("node") / "keystore.pem"
+    keystore.write_text(authority.sign("node", "127.0.0.1").read_text())
+    node = Cassandra(keystore.parent / "data", keystore=keystore, passwords=True)
+    with started(node):
+        yield node
+
+
+def access(node: Cassandra, authority: Path | None, password: str = "cassandra") -> Access:
+    return Access([node.address], user="cassandra", password=password, authority=authority)
+
+
+async def enter(by: Access) -> None:
+    session = await connect(by, SystemClock(), keyspace=None, seconds=SECONDS)
+    await session.close()
+
+
+async def test_who_knows_the_password_and_the_authority_gets_in(node: Cassandra, authority: Authority) -> None:
+    by = access(node, authority.certificate)
+    async with asyncio.timeout(60):
+        while True:  # its first user is made some seconds after it began to answer
+            try:
+                await apply_schema(by, SystemClock(), "rookery", "1")
+                break
+            except Unavailable:
+                await asyncio.sleep(0.5)
+    session = await connect(by, SystemClock(), keyspace="rookery", seconds=SECONDS)
+    store = CassandraStore(session, SystemClock())
+    await store.check()
+    await store.close()
+
+
+async def test_who_does_not_know_the_password_stays_out(node: Cassandra, authority: Authority) -> None:
+    with pytest.raises(Unavailable) as caught:
+        await enter(access(node, authority.certificate, "wrong"))
+    assert "cassandra" not in caught.value.message
+
+
+async def test_a_node_that_another_authority_signed_is_not_believed(
+    node: Cassandra, authority: Authority, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path / "other")
+    with refused(Unavailable, "store_unavailable"):
+        await enter(access(node, other.certificate))
+    with refused(Unavailable, "store_unavailable"):
+        await enter(access(node, None))
+
+
+async def test_an_authority_that_can_not_be_read_is_told(node: Cassandra, tmp_path: Path) -> None:
+    with pytest.raises(Failure) as caught:
+        await enter(access(node, tmp_path / "nobody.pem"))
+    assert caught.value.code == "unreadable_file"
+
+
+async def test_a_certificate_for_another_address_is_not_believed(node: Cassandra, authority: Authority) -> None:
+    await enter(access(node, authority.certificate))
+    node.stop()
+    assert node.keystore
+    right = node.keystore.read_text()
+    try:
+        node.keystore.write_text(authority.sign("elsewhere", "127.0.0.99").read_text())
+        node.start()
+        with refused(Unavailable, "store_unavailable"):
+            await enter(access(node, authority.certificate))
+    finally:
+        node.stop()
+        node.keystore.write_text(right)
+        node.start()
+
+
+async def test_a_datacenter_that_is_not_there_is_told(node: Cassandra, authority: Authority) -> None:
+    by = Access([node.address], "nowhere", "cassandra", "cassandra", authority.certificate)
+    with pytest.raises((Conflict, Unavailable)):
+        await enter(by)
