@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.measuring import ROOT, Plan
 
-NAMES = ("feed", "flat", "deliveries", "memcached", "posts", "memory", "visibility", "graph", "retweet")
+NAMES = ("feed", "flat", "deliveries", "memcached", "cassandra", "posts", "memory", "visibility", "graph", "retweet")
 SHARED = "BENCH_DATA"
 
 

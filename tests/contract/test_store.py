@@ -1,6 +1,7 @@
 """What every store promises of itself: durability, order, many writers at once, its end."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from rookery.ports.store import Credentials, Store
 from tests.contract.expecting import refused, unavailable
 from tests.contract.given import MOST, NOON, Given, deleted, once
 from tests.contract.places import OpenStore
+
+LONG = os.environ.get("TEST_LONG") == "1"
 
 
 async def test_a_store_that_can_be_written_is_well(store: Store) -> None:
@@ -102,6 +105,22 @@ async def test_of_many_who_want_one_name_one_gets_it(store: Store, given: Given)
     assert found.id == winner
     owners = [await store.token_owner(person.id * 2) for person in people]
     assert [owner for owner in owners if owner] == [found]
+
+
+async def test_of_racers_in_two_processes_for_each_of_many_names_one_wins(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    async with open_store(tmp_path) as one, open_store(tmp_path) as two:
+        given = Given(one)
+        for number in range(200 if LONG else 5):
+            people = [given.person(f"name_{number}") for _ in range(64)]
+            answers = await asyncio.gather(
+                *((one, two)[at % 2].add_user(person, Credentials()) for at, person in enumerate(people)),
+                return_exceptions=True,
+            )
+            (winner,) = [answer for answer in answers if not isinstance(answer, BaseException)]
+            assert {type(answer) for answer in answers if answer != winner} == {Conflict}
+            assert list(await one.users([person.id for person in people])) == [winner]
 
 
 async def test_many_follows_at_once_stay_within_the_bound(store: Store, given: Given) -> None:

@@ -1,6 +1,7 @@
-"""Two servers on one database file and one memcached: what one accepted, both show, whoever is killed or hangs."""
+"""Two servers on one store and one memcached: what one accepted, both show, whoever is killed or hangs."""
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.contract.adapters import cassandra
 from tests.servers import running
 from tests.serving import Server
 from tests.system.commands import rookery
 from tools.servers import Memcached
+from tools.servers.rookery import apply_schema
 
 READERS = ["bob", "carol", "dan"]
+LONG = os.environ.get("TEST_LONG") == "1"
 SWEPT_SECONDS = 30
 """Ten until a promise is overdue, and what a busy machine may need besides."""
 
@@ -24,11 +28,22 @@ def memcached() -> Memcached:
     return running(Memcached)
 
 
+@pytest.fixture(params=["sqlite", "cassandra"])
+def store(request: pytest.FixtureRequest) -> list[str]:
+    """The settings of the store that the servers share."""
+    if request.param == "sqlite":
+        return []
+    flags = ["--store", "cassandra", "--store-servers", cassandra.server().address, "--store-replication", "1"]
+    flags += ["--store-keyspace", f"two_{os.urandom(4).hex()}"]
+    apply_schema(flags)
+    return flags
+
+
 @pytest.fixture
-def servers(tmp_path: Path, memcached: Memcached) -> Iterator[list[Server]]:
+def servers(tmp_path: Path, memcached: Memcached, store: list[str]) -> Iterator[list[Server]]:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").symlink_to(tmp_path / "one")  # each has its log beside its own name of the folder
-    flags = ("--cache", "memcached", "--cache-servers", memcached.address)
+    flags = ("--cache", "memcached", "--cache-servers", memcached.address, *store)
     made = [Server(tmp_path / name, *flags) for name in ("one", "two")]
     try:
         for server in made:
@@ -167,7 +182,7 @@ async def test_every_acknowledged_tweet_is_in_every_feed_though_servers_are_kill
         tasks = [asyncio.create_task(post_on(number, http)) for number in range(8)]
         tasks.append(asyncio.create_task(read_on()))
         chance = random.Random(4)
-        for _ in range(6):
+        for _ in range(20 if LONG else 4):
             enough = len(acknowledged) + chance.randint(20, 200)
             async with asyncio.timeout(60):
                 while len(acknowledged) < enough:

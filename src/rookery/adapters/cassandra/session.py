@@ -177,6 +177,8 @@ class Session:
 
     async def each(self, tasks: Sequence[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
         """The results of many, `IN_FLIGHT` at a time under way, in the order given."""
+        if len(tasks) == 1:
+            return [await tasks[0]()]
         results: dict[int, T] = {}
         waiting = iter(enumerate(tasks))
 
