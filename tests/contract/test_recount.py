@@ -166,6 +166,31 @@ async def test_a_recount_never_brings_back_what_is_gone(ranking: Ranking) -> Non
     await assert_agrees(ranking, chains)
 
 
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+async def test_a_recount_takes_tweets_in_any_order(ranking: Ranking, size: int) -> None:
+    chains = some_chains()
+    backwards = sorted(chains.links.values(), key=lambda link: link.id, reverse=True)
+
+    async def walk() -> AsyncIterator[Sequence[Link]]:
+        for start in range(0, len(backwards), size):
+            yield backwards[start : start + size]
+
+    assert (await recount(ranking, chains, walk=walk))[0].tweets == len(chains.links)
+    await assert_agrees(ranking, chains)
+
+
+async def test_a_tweet_that_the_walk_passed_by_is_asked_for(ranking: Ranking) -> None:
+    """It was put where the walk had been already, and was retweeted before the walk came to its retweet."""
+    chains = Chains()
+    _, first, second, _ = chains.chain(4)
+
+    async def walk() -> AsyncIterator[Sequence[Link]]:
+        yield [link for link in chains.links.values() if link not in (first, second)]
+
+    await recount(ranking, chains, walk=walk)
+    await assert_agrees(ranking, chains)
+
+
 @st.composite
 def damages(draw: st.DrawFn, chains: Chains) -> list[Damage]:
     """Any part of any tweets, also several parts of one; parents may become others, even a circle."""

@@ -8,9 +8,10 @@
 --   <base><generation>:c  hash  tweet -> count
 --   <base><generation>:t  zset  live tweets by count; those with equal counts lie in the order of their ids
 
-local VERSION = 1
+local VERSION = 2
 local LIVE, GONE = '1', '0'
 local NOBODY = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' -- no library is at hand while this is loaded
+local ABANDONED = 300 -- seconds
 local LONGEST = 100000 -- steps of a walk: far more than a chain may have, so that a broken one ends
 
 local function row_of(state, parent, initial)
@@ -31,6 +32,25 @@ local function generations(base)
     local all = {base .. (found[1] or '0') .. ':'}
     if found[2] then all[2] = base .. found[2] .. ':' end
     return all
+end
+
+local function drop(base, generation)
+    if generation then
+        local g = base .. generation .. ':'
+        redis.call('UNLINK', g .. 'l', g .. 'c', g .. 't')
+    end
+end
+
+-- Where changes go to. What a recount that died was building goes with the first change minutes later: nobody can wait
+-- for it so long, and each change would be made twice for ever.
+local function changed_generations(base)
+    local meta = base .. 'meta'
+    local found = redis.call('HMGET', meta, 'next', 'touched')
+    if found[1] and tonumber(redis.call('TIME')[1]) - tonumber(found[2]) > ABANDONED then
+        drop(base, found[1])
+        redis.call('HDEL', meta, 'next', 'touched')
+    end
+    return generations(base)
 end
 
 local function change_above(g, tweet, by)
@@ -68,7 +88,7 @@ local function remove(g, tweet, parent, initial)
 end
 
 local function change(keys, args, apply)
-    local all = generations(keys[1])
+    local all = changed_generations(keys[1])
     if args[2] ~= '' then
         for _, g in ipairs(all) do
             if redis.call('HEXISTS', g .. 'l', args[2]) == 0 then return 0 end
@@ -113,13 +133,6 @@ end)
 
 -- Recounting: begin (now, patience in seconds) -> generation, or 0 while another is at it; replay; compare; swap.
 
-local function drop(base, generation)
-    if generation then
-        local g = base .. generation .. ':'
-        redis.call('UNLINK', g .. 'l', g .. 'c', g .. 't')
-    end
-end
-
 redis.register_function('rookery_begin', function(keys, args)
     local base, meta = keys[1], keys[1] .. 'meta'
     local found = redis.call('HMGET', meta, 'next', 'touched')
@@ -162,6 +175,15 @@ redis.register_function{
         return differ
     end
 }
+
+-- generation: it is built no more
+redis.register_function('rookery_abandon', function(keys, args)
+    local base, meta = keys[1], keys[1] .. 'meta'
+    if redis.call('HGET', meta, 'next') ~= args[1] then return 0 end
+    drop(base, args[1])
+    redis.call('HDEL', meta, 'next', 'touched')
+    return 1
+end)
 
 -- generation: it is the one that is read from now on
 redis.register_function('rookery_swap', function(keys, args)

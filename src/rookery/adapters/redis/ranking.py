@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the library, as in ranking.lua."""
 _LIBRARY = files("rookery.adapters.redis").joinpath("ranking.lua").read_text()
 BASE = b"{rookery:0}:"
@@ -114,21 +115,33 @@ class RedisRanking:
     async def _recount(self, links: Links, progress: Progress) -> Recount:
         generation = await self._begin()
         tweets = 0
-        waiting: list[Link] = []
-        async for some in links.walk():
-            waiting += await self._replay(generation, some)
-            tweets += len(some)
-            progress(len(some))
-        while waiting:  # those that came before the tweet above them
-            left: list[Link] = []
-            for start in range(0, len(waiting), _BATCH):
-                left += await self._replay(generation, waiting[start : start + _BATCH])
-            if len(left) == len(waiting):
-                raise Conflict("inconsistent", "The store has retweets of tweets that it does not have.")
-            waiting = left
-        drifted = await self._drift(generation)
-        await self._call("rookery_swap", generation)
+        try:
+            async for some in links.walk():
+                await self._replay_with_chains(generation, some, links)
+                tweets += len(some)
+                progress(len(some))
+            drifted = await self._drift(generation)
+            await self._call("rookery_swap", generation)
+        except BaseException:
+            with suppress(Unavailable, ResponseError):
+                await self._call("rookery_abandon", generation)
+            raise
         return Recount(tweets, len(drifted))
+
+    async def _replay_with_chains(self, generation: int, some: Sequence[Link], links: Links) -> None:
+        """Add links, and before those whose parent is missing yet what the store has above them.
+
+        A walk may give a tweet before the one above it, and pass by where that one is put meanwhile.
+        """
+        levels = [some]
+        while levels:
+            missing = await self._replay(generation, levels.pop())
+            if missing:
+                parents = list({link.parent: None for link in missing if link.parent})
+                above = await links.of(parents)
+                if len(above) < len(parents):
+                    raise Conflict("inconsistent", "The store has retweets of tweets that it does not have.")
+                levels += [missing, above]
 
     async def _begin(self) -> int:
         while True:
@@ -141,7 +154,7 @@ class RedisRanking:
     async def _replay(self, generation: int, links: Sequence[Link]) -> list[Link]:
         """Add links to a generation; those whose parent is missing there."""
         missing: list[Link] = []
-        for start in range(0, len(links), _BATCH):
+        for start in range(0, len(links) or 1, _BATCH):
             some = links[start : start + _BATCH]
             parts = [part for link in some for part in (link.id, link.parent or b"", link.initial, int(link.live))]
             places = await self._call("rookery_replay", generation, self._clock.now() // 1000, *parts)
@@ -154,6 +167,7 @@ class RedisRanking:
         read = int(await self._try(partial(self._redis.hget, self._base + b"meta", "gen")) or 0)
         for one in (read, generation):
             async for some in self._ids(one):
+                await self._replay(generation, [])  # so that nobody takes us for dead
                 differ.update(await self._call("rookery_compare", generation, *some))
         return differ
 

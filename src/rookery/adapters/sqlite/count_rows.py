@@ -97,6 +97,15 @@ def reconcile(sql: sqlite3.Connection, links: Sequence[Link]) -> set[TweetId]:
     return wrong
 
 
+def missing_parents(sql: sqlite3.Connection) -> list[TweetId]:
+    """Tweets that ranked ones retweet and that are not ranked themselves."""
+    rows = sql.execute(
+        "SELECT DISTINCT parent FROM ranking AS r WHERE parent IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM ranking WHERE tweet = r.parent)"
+    )
+    return [TweetId(parent) for (parent,) in rows]
+
+
 def rows_behind(sql: sqlite3.Connection, last: TweetId, limit: int) -> list[tuple[TweetId, bool]]:
     """Ranked tweets in ascending order of id, and whether each is live."""
     rows = sql.execute("SELECT tweet, live FROM ranking WHERE tweet > ? ORDER BY tweet LIMIT ?", (last, limit))

@@ -50,6 +50,7 @@ class SqliteRanking:
             wrong |= await self._reconcile(some)
             tweets += len(some)
             progress(len(some))
+        wrong |= await self._ask_for_parents(links)
         wrong |= await self._compare_rows(links)
         while (mended := await self._mend()) is None:
             pass  # another recount mended in between, so that what was found is no longer what is wrong
@@ -67,6 +68,18 @@ class SqliteRanking:
 
     async def _reconcile(self, links: Sequence[Link]) -> set[TweetId]:
         return await self._write(lambda sql: count_rows.reconcile(sql, links))
+
+    async def _ask_for_parents(self, links: Links) -> set[TweetId]:
+        """Add tweets that the walk passed by, as they were put where it had been already."""
+        wrong, asked = set[TweetId](), set[TweetId]()
+        while True:
+            with _as_ranking():
+                missing = set(await self._database.read_long(count_rows.missing_parents)) - asked
+            if not missing:
+                return wrong
+            asked |= missing
+            for some in chunks(list(missing)):
+                wrong |= await self._reconcile(await links.of(some))
 
     async def _compare_rows(self, links: Links) -> set[TweetId]:
         """Ask the store for every row: those it does not know go, and those it has live are not gone."""

@@ -1,0 +1,70 @@
+"""Recounts on Redis that do not come to their end."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from rookery.domain.errors import Unavailable
+from rookery.domain.tweets import Link
+from rookery.ports.ranking import Ranking
+from tests.contract.adapters.redis import base_of, open_ranking, server
+from tests.contract.chains import Chains, assert_agrees, recount
+
+
+@pytest.fixture
+async def ranking(tmp_path: Path) -> AsyncIterator[Ranking]:
+    async with open_ranking(tmp_path) as ranking:
+        yield ranking
+
+
+@pytest.fixture
+def by_hand() -> Iterator[Any]:
+    with redis.Redis(port=server().port) as connection:
+        yield connection
+
+
+def generations(by_hand: Any, folder: Path) -> set[bytes]:
+    """Those that have keys."""
+    base = base_of(folder)
+    return {key[len(base) :].partition(b":")[0] for key in by_hand.scan_iter(base + b"*:l", count=10_000)}
+
+
+async def test_a_recount_that_fails_leaves_nothing_behind(ranking: Ranking, by_hand: Any, tmp_path: Path) -> None:
+    chains = Chains()
+    chains.chain(5)
+    await chains.tell_all(ranking)
+
+    async def walk() -> AsyncIterator[Sequence[Link]]:
+        yield list(chains.links.values())
+        raise Unavailable("store_unavailable", "The store went away.")
+
+    before = generations(by_hand, tmp_path)
+    with pytest.raises(Unavailable):
+        await recount(ranking, chains, walk=walk)
+    assert generations(by_hand, tmp_path) == before
+    assert by_hand.hget(base_of(tmp_path) + b"meta", "next") is None
+    await assert_agrees(ranking, chains)
+    await recount(ranking, chains)
+    await assert_agrees(ranking, chains)
+
+
+async def test_what_a_dead_recount_built_goes_minutes_later(ranking: Ranking, by_hand: Any, tmp_path: Path) -> None:
+    chains = Chains()
+    chains.chain(3)
+    await chains.tell_all(ranking)
+    meta = base_of(tmp_path) + b"meta"
+    now = int(by_hand.time()[0])
+    generation = by_hand.fcall("rookery_begin", 1, base_of(tmp_path), now, 10)
+    more = chains.chain(2)
+    for link in more:
+        await chains.tell(ranking, link)
+    assert b"%d" % generation in generations(by_hand, tmp_path), "changes go to both"
+    by_hand.hset(meta, "touched", now - 301)
+    for link in chains.chain(2):
+        await chains.tell(ranking, link)
+    assert b"%d" % generation not in generations(by_hand, tmp_path)
+    assert by_hand.hget(meta, "next") is None
+    await assert_agrees(ranking, chains)
