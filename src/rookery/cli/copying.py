@@ -9,8 +9,7 @@ from cyclopts import App, Parameter
 
 from rookery.cli.output import progress, say, tell
 from rookery.config import load
-from rookery.domain.errors import Conflict
-from rookery.services.copying import Copying
+from rookery.services.copying import Copying, copies_differ
 from rookery.wiring import Sharing, open_rookery
 
 _NOTES = "copying.json"
@@ -61,7 +60,7 @@ async def _run(source: Path, target: Path, *, verify: bool) -> None:
                     f"{part.value}: {mine.rows:,} rows and {theirs.rows:,}, digests {mine.total:x} and {theirs.total:x}"
                 )
             if differing:
-                raise Conflict("copies_differ", "The stores do not hold the same.")
+                raise copies_differ()
             say("Both stores hold the same.")
             return
         with progress("Copying", None) as advance:

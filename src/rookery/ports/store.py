@@ -258,7 +258,7 @@ class Store(Protocol):
         ...
 
     async def note_counted(self, counted: Sequence[Promise]) -> None:
-        """Note work that a ranking was told and may forget, for ten minutes at least. The ids are of when it was."""
+        """Note work that a ranking was told and may forget, for a day at least. The ids are of when it was."""
         ...
 
     async def counted(self, since: int, after: bytes, limit: int) -> Sequence[Promise]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from rookery.domain.copies import Copy, KeyCopy, Part, UnfollowCopy
+from rookery.domain.errors import Conflict
 from rookery.domain.idempotency import KEPT_MILLIS
 from rookery.ports.clock import Clock
 from rookery.ports.ranking import Progress
@@ -34,6 +35,11 @@ class Digest:
         return Digest(self.rows + 1, (self.total + int.from_bytes(sha256(_encode(copy)).digest(), "big")) % _MODULUS)
 
 
+def copies_differ() -> Conflict:
+    """The answer to two stores that should hold the same. What was there is never taken away or changed by a copy."""
+    return Conflict("copies_differ", "The stores do not hold the same: copy into an empty one.")
+
+
 @dataclass(frozen=True, slots=True)
 class Copying:
     """Copies from `source` to `target`. No server may write to either meanwhile.
@@ -50,13 +56,15 @@ class Copying:
         """Copy all that is not copied yet; how many rows.
 
         Raises:
-            Conflict: `not_the_same`, when the target belongs to others.
+            Conflict: `not_the_same`, when the target belongs to others; `copies_differ`, when the source changed since
+                its copy was begun, which may have been another day.
         """
         await self._finish_writes()
         secret = await self.source.secret()
+        begun = await self.target.secret() == secret
         await self.target.adopt_secret(secret)
         whose, now, copied = sha256(secret).hexdigest(), self.clock.now(), 0
-        done = self._noted(whose)
+        done = self._noted(whose) if begun else {}  # else the target was made anew, and has nothing
         for part in Part:
             text = done.get(part.value, "")
             position = bytes.fromhex(text) if text is not None else None
@@ -68,6 +76,8 @@ class Copying:
                 done[part.value] = position.hex() if position is not None else None
                 self._note(whose, done)
         self.notes.unlink(missing_ok=True)
+        if await self.compare(progress):
+            raise copies_differ()
         return copied
 
     async def compare(self, progress: Progress) -> Mapping[Part, tuple[Digest, Digest]]:

@@ -115,14 +115,16 @@ async def _restore_follows(session: Session, copies: Sequence[Copy]) -> None:
 
 
 async def _restore_key(session: Session, copy: KeyCopy) -> None:
-    made, told, stamp = copy.made[:16], copy.made[16:], session.stamp()
-    await session.decide(
-        (
-            "INSERT INTO idempotency (digest, made, at, stamp, key) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS",
-            (copy.digest, made, copy.at, stamp, copy.key),
+    made, told, stamp, turn = copy.made[:16], copy.made[16:], session.stamp(), 0
+    query = "SELECT stamp FROM idempotency WHERE key = ?"
+    while not (rows := await session.read(query, copy.key, serial=turn > 0)) or rows[0][0] is None:
+        await session.decide(
+            (
+                "INSERT INTO idempotency (digest, made, at, stamp, key) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS",
+                (copy.digest, made, copy.at, stamp, copy.key),
+            )
         )
-    )
-    rows = await session.read("SELECT stamp FROM idempotency WHERE key = ?", copy.key, serial=True)
-    if rows and rows[0][0] is not None:
-        mark = rows[0][0].to_bytes(_MARK, "big")
-        await session.write("UPDATE idempotency SET done = ? WHERE key = ?", mark + told, copy.key, stamp=stamp)
+        await session.back_off(turn)
+        turn += 1
+    mark = rows[0][0].to_bytes(_MARK, "big")
+    await session.write("UPDATE idempotency SET done = ? WHERE key = ?", mark + told, copy.key, stamp=stamp)

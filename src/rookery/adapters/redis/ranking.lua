@@ -131,28 +131,30 @@ redis.register_function('rookery_top_behind', function(keys, args)
     return found
 end)
 
--- Recounting: begin (now, patience in seconds) -> generation, or 0 while another is at it; replay; compare; swap.
+-- Recounting: begin (patience in seconds) -> generation, or 0 while another is at it; replay; compare; swap. The time is
+-- the server's own: those who recount may have other clocks.
 
 redis.register_function('rookery_begin', function(keys, args)
     local base, meta = keys[1], keys[1] .. 'meta'
     local found = redis.call('HMGET', meta, 'next', 'touched')
-    if found[1] and tonumber(args[1]) - tonumber(found[2]) < tonumber(args[2]) then return 0 end
+    local now = redis.call('TIME')[1]
+    if found[1] and tonumber(now) - tonumber(found[2]) < tonumber(args[1]) then return 0 end
     drop(base, found[1])
     local generation = redis.call('HINCRBY', meta, 'last', 1)
-    redis.call('HSET', meta, 'next', generation, 'touched', args[1])
+    redis.call('HSET', meta, 'next', generation, 'touched', now)
     return generation
 end)
 
--- generation, now, then tweet, parent, initial count, state of each: the positions of those whose parent is missing
+-- generation, then tweet, parent, initial count, state of each: the positions of those whose parent is missing
 redis.register_function('rookery_replay', function(keys, args)
     local base, meta = keys[1], keys[1] .. 'meta'
     if redis.call('HGET', meta, 'next') ~= args[1] then return redis.error_reply('STALE another recount began') end
-    redis.call('HSET', meta, 'touched', args[2])
+    redis.call('HSET', meta, 'touched', redis.call('TIME')[1])
     local g, missing = base .. args[1] .. ':', {}
-    for at = 3, #args, 4 do
+    for at = 2, #args, 4 do
         local parent = args[at + 1]
         if parent ~= '' and redis.call('HEXISTS', g .. 'l', parent) == 0 then
-            table.insert(missing, (at - 3) / 4)
+            table.insert(missing, (at - 2) / 4)
         else
             add(g, args[at], parent, args[at + 2], args[at + 3])
         end

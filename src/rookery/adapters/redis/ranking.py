@@ -145,8 +145,7 @@ class RedisRanking:
 
     async def _begin(self) -> int:
         while True:
-            now = self._clock.now() // 1000
-            generation: int = await self._call("rookery_begin", now, _PATIENCE_SECONDS)
+            generation: int = await self._call("rookery_begin", _PATIENCE_SECONDS)
             if generation:
                 return generation
             await asyncio.sleep(_AGAIN_SECONDS)
@@ -157,7 +156,7 @@ class RedisRanking:
         for start in range(0, len(links) or 1, _BATCH):
             some = links[start : start + _BATCH]
             parts = [part for link in some for part in (link.id, link.parent or b"", link.initial, int(link.live))]
-            places = await self._call("rookery_replay", generation, self._clock.now() // 1000, *parts)
+            places = await self._call("rookery_replay", generation, *parts)
             missing += [some[int(at)] for at in places]
         return missing
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rookery.domain.ids import id_at
 from rookery.domain.promises import Promise, Work
 
-COUNTED_KEPT_MILLIS = 20 * 60 * 1000
+COUNTED_KEPT_MILLIS = 26 * 60 * 60 * 1000
 
 
 def add(sql: sqlite3.Connection, promise: Promise | None) -> None:
