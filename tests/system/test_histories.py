@@ -239,7 +239,7 @@ class HistoriesOnCassandra(HistoriesElsewhere):
         if not hasattr(self, "keyspace"):
             self.keyspace = await cassandra.keyspace_of(Path("histories"))
             await cassandra.empty(self.keyspace)
-        return await cassandra.opened(self.keyspace)
+        return await cassandra.opened(self.keyspace, self.clock)
 
 
 @pytest.mark.parametrize(

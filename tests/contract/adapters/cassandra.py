@@ -13,6 +13,7 @@ from pathlib import Path
 from rookery.adapters.cassandra import Access, CassandraStore, apply_schema, check_schema, connect
 from rookery.adapters.cassandra.schema import TABLES
 from rookery.adapters.system import SystemClock
+from rookery.ports.clock import Clock
 from rookery.ports.store import Store
 from tests.servers import running
 from tools.servers import Cassandra
@@ -90,11 +91,11 @@ _KEYS = {
 }
 
 
-async def opened(keyspace: str) -> CassandraStore:
-    clock = SystemClock()
-    session = await connect(access(), clock, keyspace=keyspace, seconds=SECONDS)
+async def opened(keyspace: str, clock: Clock | None = None) -> CassandraStore:
+    """A store that goes by a clock of the test's; its timestamps are the machine's, as those of other tests."""
+    session = await connect(access(), SystemClock(), keyspace=keyspace, seconds=SECONDS)
     await check_schema(session)
-    return CassandraStore(session, clock)
+    return CassandraStore(session, clock or SystemClock())
 
 
 @asynccontextmanager

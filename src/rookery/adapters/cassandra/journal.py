@@ -22,6 +22,9 @@ from rookery.ports.clock import Clock
 _log = logging.getLogger(__name__)
 
 _BUCKET_MILLIS = 10_000
+# What was counted is read seldom, and then for a long time back.
+_COUNTED_MILLIS = 60_000
+_COUNTED_KEPT_MILLIS = 26 * 60 * 60 * 1000
 _DAY_BUCKETS = 24 * 60 * 60 * 1000 // _BUCKET_MILLIS
 _SHARDS = 16
 _DAYS = -1
@@ -163,7 +166,7 @@ class Journal:
                 partial(
                     self._session.write,
                     query,
-                    *(*_place(one.id), one.id, int(one.work), one.subject),
+                    *(millis_of(one.id) // _COUNTED_MILLIS, one.id[-1] % _SHARDS, one.id, int(one.work), one.subject),
                     stamp=self._session.stamp(),
                 )
                 for one in counted
@@ -172,10 +175,11 @@ class Journal:
 
     async def counted(self, since: int, after: bytes, limit: int) -> list[Promise]:
         """See `Store.counted`."""
-        low = max(after, since.to_bytes(6, "big"))
+        now = self._clock.now()
+        low = max(after, max(since, now - _COUNTED_KEPT_MILLIS).to_bytes(6, "big"))
         query = "SELECT id, work, subject FROM counted WHERE bucket = ? AND shard = ? AND id > ? LIMIT ?"
         found: list[Promise] = []
-        for bucket in range(millis_of(low) // _BUCKET_MILLIS, self._clock.now() // _BUCKET_MILLIS + 2):
+        for bucket in range(millis_of(low) // _COUNTED_MILLIS, now // _COUNTED_MILLIS + 2):
             parts = await self._session.each(
                 [partial(self._session.read, query, bucket, shard, low, limit) for shard in range(_SHARDS)]
             )

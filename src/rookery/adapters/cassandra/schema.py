@@ -79,7 +79,7 @@ _FIRST: Sequence[str] = (
     f"""CREATE TABLE IF NOT EXISTS pending_bucket (
         list_of bigint, number bigint, PRIMARY KEY ((list_of), number)
     ) WITH {_SHORT_GRACE} AND {_READ_AROUND}""",
-    # What a ranking was told lately, by ten seconds of when. It ends by itself.
+    # What a ranking was told lately, by the minute. It ends by itself.
     f"""CREATE TABLE IF NOT EXISTS counted (
         bucket bigint, shard tinyint, id blob, work tinyint, subject blob, PRIMARY KEY ((bucket, shard), id)
     ) WITH default_time_to_live = {_COUNTED_SECONDS} AND {_SHORT_GRACE} AND {_READ_AROUND}""",

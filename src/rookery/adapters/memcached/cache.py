@@ -41,7 +41,7 @@ class MemcachedCache:
     ) -> None:
         self._servers = [Server(address, timeout) for address in addresses]
         self._slots = [_winner(self._servers, slot) for slot in range(_SLOTS)]
-        self._epochs = Epochs(addresses, store, clock, period)
+        self._epochs = Epochs(addresses, store, clock, period, timeout)
         self._jobs: list[asyncio.Task[None]] = []
         self._closed = False
 

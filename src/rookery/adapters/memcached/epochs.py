@@ -28,8 +28,12 @@ _RAISE_PERIODS = 5
 class Epochs:
     """What this process knows of the epochs. `run` keeps it fresh."""
 
-    def __init__(self, servers: Sequence[str], store: Store, clock: Clock, period: float = PERIOD_SECONDS) -> None:
+    def __init__(
+        self, servers: Sequence[str], store: Store, clock: Clock, period: float = PERIOD_SECONDS, patience: float = 0.0
+    ) -> None:
         self.period = period
+        self._patience = max(period / 2, patience)
+        """How long a reading may take: what is read is as old as its begin, so a slow one is late and never wrong."""
         self._servers = servers
         self._store = store
         self._clock = clock
@@ -108,7 +112,7 @@ class Epochs:
     async def _read_once(self) -> None:
         begun = self._clock.monotonic()
         try:
-            async with asyncio.timeout(self.period / 2):
+            async with asyncio.timeout(self._patience):
                 found = await self._store.epochs()
         except (Unavailable, TimeoutError):
             self._away = begun
