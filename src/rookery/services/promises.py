@@ -23,7 +23,7 @@ _COUNTED = frozenset({Work.POST, Work.DELETE})
 class Promises:
     """Makes promises, if any are `needed`, and takes them off the list when they are kept.
 
-    With `noted` what was counted is noted for ten minutes more, as the ranking may forget the last that it was told.
+    With `noted` what was counted is noted for a day, as the ranking may forget the last that it was told.
     """
 
     def __init__(self, store: Store, clock: Clock, *, needed: bool, noted: bool = False) -> None:
