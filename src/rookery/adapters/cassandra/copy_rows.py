@@ -6,9 +6,11 @@ from functools import partial
 
 from rookery.adapters.cassandra import follow_rows, tweet_rows, user_rows
 from rookery.adapters.cassandra.journal import NoUserRows, TweetRows, UserRows
+from rookery.adapters.cassandra.key_rows import Keys, told_of
 from rookery.adapters.cassandra.session import Row, Session
 from rookery.domain.copies import Copy, FollowCopy, KeyCopy, Part, TokenCopy, TweetCopy, UnfollowCopy, UserCopy
-from rookery.domain.ids import UserId
+from rookery.domain.idempotency import Once
+from rookery.domain.ids import ID_BYTES, UserId
 from rookery.domain.users import FanoutState
 from rookery.ports.store import not_the_same
 
@@ -18,14 +20,12 @@ _READ: dict[Part, str] = {
     Part.UNFOLLOWS: "SELECT follower, followee, at, state FROM following",
     Part.KEYS: "SELECT key, digest, made, at, stamp, done FROM idempotency",
 }
-_MARK = 8
 
 
 def _key(row: Row) -> Copy | None:
     key, digest, made, at, stamp, done = row
-    if stamp is None or not done or not done.startswith(stamp.to_bytes(_MARK, "big")):
-        return None  # its write was never answered
-    return KeyCopy(key, digest, made + done[_MARK:], at)
+    told = told_of(stamp, done) if stamp is not None else None
+    return KeyCopy(key, digest, made + told, at) if told is not None else None  # else it was never answered
 
 
 _MAKE: dict[Part, Callable[[Row], Copy | None]] = {
@@ -74,7 +74,8 @@ async def restore(session: Session, copies: Sequence[Copy]) -> None:
     tweets = [copy.tweet for copy in copies if isinstance(copy, TweetCopy)]
     await tweet_rows.write(session, TweetRows([tweet for tweet in tweets if not tweet.deleted]), stamp)
     await session.each([partial(tweet_rows.write_deleted, session, tweet, stamp) for tweet in tweets if tweet.deleted])
-    await session.each([partial(_restore_key, session, copy) for copy in copies if isinstance(copy, KeyCopy)])
+    keys = Keys(session)
+    await session.each([partial(_restore_key, keys, copy) for copy in copies if isinstance(copy, KeyCopy)])
 
 
 async def _restore_user(session: Session, copy: UserCopy) -> None:
@@ -97,12 +98,10 @@ async def _restore_follows(session: Session, copies: Sequence[Copy]) -> None:
     for copy in copies:
         if isinstance(copy, FollowCopy):
             follows[copy.follower][copy.followee] = copy.at
-    size = follow_rows.MOST_AT_ONCE
     await session.each(
         [
-            partial(follow_rows.add_many, session, follower + some[0][0], follower, dict(some))
-            for follower, followees in follows.items()
-            for some in (list(followees.items())[start : start + size] for start in range(0, len(followees), size))
+            partial(follow_rows.add_many, session, follower + next(iter(some)), follower, some)
+            for follower, some in follow_rows.in_batches(follows)
         ]
     )
     notes = [copy for copy in copies if isinstance(copy, UnfollowCopy)]
@@ -114,17 +113,7 @@ async def _restore_follows(session: Session, copies: Sequence[Copy]) -> None:
     )
 
 
-async def _restore_key(session: Session, copy: KeyCopy) -> None:
-    made, told, stamp, turn = copy.made[:16], copy.made[16:], session.stamp(), 0
-    query = "SELECT stamp FROM idempotency WHERE key = ?"
-    while not (rows := await session.read(query, copy.key, serial=turn > 0)) or rows[0][0] is None:
-        await session.decide(
-            (
-                "INSERT INTO idempotency (digest, made, at, stamp, key) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS",
-                (copy.digest, made, copy.at, stamp, copy.key),
-            )
-        )
-        await session.back_off(turn)
-        turn += 1
-    mark = rows[0][0].to_bytes(_MARK, "big")
-    await session.write("UPDATE idempotency SET done = ? WHERE key = ?", mark + told, copy.key, stamp=stamp)
+async def _restore_key(keys: Keys, copy: KeyCopy) -> None:
+    once = Once(copy.key, copy.digest, copy.at, seed=b"")
+    claim = await keys.claim(once, copy.made[:ID_BYTES])
+    await keys.done(once, claim, copy.made[ID_BYTES:])

@@ -5,7 +5,7 @@ followees holds, and what is told of a change is so. The version is a timestamp 
 clocks say. The same from the followee's end is written with the version as its timestamp: the later change wins.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from heapq import merge
@@ -76,6 +76,16 @@ async def add_many(session: Session, writer: bytes, follower: UserId, followees:
         return {followee: _adding(follower, followee, at, writer, seen) for followee, at in new.items()}
 
     return len(await _decide(session, writer, follower, list(followees), plan, step=1))
+
+
+def in_batches(
+    wanted: Mapping[UserId, Mapping[UserId, int]],
+) -> Iterator[tuple[UserId, Mapping[UserId, int]]]:
+    """For each follower whom he is to follow, and since when, as many as `add_many` takes."""
+    for follower, followees in wanted.items():
+        pairs = list(followees.items())
+        for start in range(0, len(pairs), MOST_AT_ONCE):
+            yield follower, dict(pairs[start : start + MOST_AT_ONCE])
 
 
 async def note(session: Session, writer: bytes, follower: UserId, followee: UserId, at: int) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 
 import msgspec
 
-from rookery.adapters.cassandra.session import Row, Session
+from rookery.adapters.cassandra.session import AHEAD_MICROS, Row, Session
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, UserId, id_at, millis_of
 from rookery.domain.promises import Promise, Work
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 _BUCKET_MILLIS = 10_000
 # What was counted is read seldom, and then for a long time back.
 _COUNTED_MILLIS = 60_000
-_COUNTED_KEPT_MILLIS = 26 * 60 * 60 * 1000
+COUNTED_KEPT_SECONDS = 26 * 60 * 60
 _DAY_BUCKETS = 24 * 60 * 60 * 1000 // _BUCKET_MILLIS
 _SHARDS = 16
 _DAYS = -1
@@ -36,7 +36,6 @@ _SETTLED_MILLIS = 20_000
 _KNOWN_MILLIS = 5_000
 _KNOWN_BUCKETS = 64
 _MARGIN_BUCKETS = 12
-_SECOND_MICROS = 1_000_000
 _REDONE = 100_000
 _REMEMBERED_BUCKETS = 60
 
@@ -176,14 +175,11 @@ class Journal:
     async def counted(self, since: int, after: bytes, limit: int) -> list[Promise]:
         """See `Store.counted`."""
         now = self._clock.now()
-        low = max(after, max(since, now - _COUNTED_KEPT_MILLIS).to_bytes(6, "big"))
+        low = max(after, max(since, now - COUNTED_KEPT_SECONDS * 1000).to_bytes(6, "big"))
         query = "SELECT id, work, subject FROM counted WHERE bucket = ? AND shard = ? AND id > ? LIMIT ?"
         found: list[Promise] = []
         for bucket in range(millis_of(low) // _COUNTED_MILLIS, now // _COUNTED_MILLIS + 2):
-            parts = await self._session.each(
-                [partial(self._session.read, query, bucket, shard, low, limit) for shard in range(_SHARDS)]
-            )
-            rows = sorted(row for part in parts for row in part)
+            rows = await self._of_all_shards(query, bucket, low, limit)
             found += [Promise(one, Work(work), subject) for one, work, subject in rows]
             if len(found) >= limit:
                 break
@@ -195,10 +191,14 @@ class Journal:
             "SELECT id, work, subject, rows, stamp FROM pending"
             " WHERE bucket = ? AND shard = ? AND id > ? AND id < ? LIMIT ?"
         )
+        return (await self._of_all_shards(query, bucket, low, high, limit))[:limit]
+
+    async def _of_all_shards(self, query: str, bucket: int, *values: object) -> list[Row]:
+        """The rows of a bucket in the order of their ids, which come first in each."""
         parts = await self._session.each(
-            [partial(self._session.read, query, bucket, shard, low, high, limit) for shard in range(_SHARDS)]
+            [partial(self._session.read, query, bucket, shard, *values) for shard in range(_SHARDS)]
         )
-        return sorted(row for part in parts for row in part)[:limit]
+        return sorted(row for part in parts for row in part)
 
     async def _try(self, row: Row) -> Entry | None:
         """Do an entry's rows again, once in this process; None if that can't be done now."""
@@ -227,7 +227,7 @@ class Journal:
         if bucket in self._opened and not late:
             return
         # Who is late may be so by a stopped clock: he must win over whoever closed it meanwhile.
-        stamp = self._session.stamp() + (_SECOND_MICROS if late else 0)
+        stamp = self._session.stamp() + (AHEAD_MICROS if late else 0)
         day = bucket // _DAY_BUCKETS
         query = "INSERT INTO pending_bucket (list_of, number) VALUES (?, ?)"
         await self._session.each(

@@ -18,6 +18,16 @@ class Claim:
     told: bytes | None
 
 
+def told_of(stamp: int, done: bytes | None) -> bytes | None:
+    """What a write told, from its key's row; None when not all of it is written."""
+    mark = _mark(stamp)
+    return done[len(mark) :] if done and done.startswith(mark) else None
+
+
+def _mark(stamp: int) -> bytes:
+    return stamp.to_bytes(8, "big")
+
+
 class Keys:
     """The keys of one store. `forgotten` (milliseconds since 1970) is the time up to which keys are as if new."""
 
@@ -70,7 +80,7 @@ class Keys:
     async def done(self, once: Once | None, claim: Claim, told: bytes = b"") -> None:
         """Note that all of a key's write is written."""
         if once is not None:
-            done = claim.stamp.to_bytes(8, "big") + told
+            done = _mark(claim.stamp) + told
             await self._session.write(
                 "UPDATE idempotency SET done = ? WHERE key = ?", done, once.key, stamp=self._session.stamp()
             )
@@ -87,5 +97,4 @@ class Keys:
         digest, made, _, stamp, done = row
         if digest != once.digest:
             raise reused()
-        mark = stamp.to_bytes(8, "big")
-        return Claim(made, stamp, done[len(mark) :] if done and done.startswith(mark) else None)
+        return Claim(made, stamp, told_of(stamp, done))

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from acsylla.errors import CassErrorServerInvalidQuery
 
+from rookery.adapters.cassandra.journal import COUNTED_KEPT_SECONDS
 from rookery.adapters.cassandra.session import Access, Session, connect
 from rookery.domain.errors import Conflict
 from rookery.ports.clock import Clock
@@ -15,7 +16,6 @@ from rookery.ports.store import not_the_same
 
 _SECONDS = 30.0
 _ALONE_SECONDS = 300
-_COUNTED_SECONDS = 26 * 60 * 60
 _DAY = 24 * 60 * 60
 # A replica that is slow or dead is read around by its coordinator too, not only by us.
 _READ_AROUND = "speculative_retry = 'MIN(99PERCENTILE,50ms)'"
@@ -82,7 +82,7 @@ _FIRST: Sequence[str] = (
     # What a ranking was told lately, by the minute. It ends by itself.
     f"""CREATE TABLE IF NOT EXISTS counted (
         bucket bigint, shard tinyint, id blob, work tinyint, subject blob, PRIMARY KEY ((bucket, shard), id)
-    ) WITH default_time_to_live = {_COUNTED_SECONDS} AND {_SHORT_GRACE} AND {_READ_AROUND}""",
+    ) WITH default_time_to_live = {COUNTED_KEPT_SECONDS} AND {_SHORT_GRACE} AND {_READ_AROUND}""",
     f"""CREATE TABLE IF NOT EXISTS epoch (
         list tinyint, server text, number bigint, PRIMARY KEY ((list), server)
     ) WITH {_READ_AROUND}""",

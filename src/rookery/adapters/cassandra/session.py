@@ -28,6 +28,8 @@ Change = tuple[str, Sequence[object]]
 
 IN_FLIGHT = 64
 """Statements of one call that are under way together."""
+AHEAD_MICROS = 1_000_000
+"""By how much what must win over another machine's write is dated ahead: more than their clocks may differ."""
 _CONNECT_SECONDS = 5.0
 # A request that the first node does not answer is sent to the next one as well: that is what hides a dead node until
 # the ring has noticed. It costs a second request where answers take longer than this.

@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from rookery.adapters.cassandra import copy_rows, follow_rows, schema, tweet_rows, user_rows
+from rookery.adapters.cassandra import copy_rows, epoch_rows, follow_rows, schema, tweet_rows, user_rows
 from rookery.adapters.cassandra.journal import (
     Entry,
     FollowRows,
@@ -25,7 +25,7 @@ from rookery.adapters.cassandra.journal import (
     UserRows,
 )
 from rookery.adapters.cassandra.key_rows import Keys
-from rookery.adapters.cassandra.session import Session, unavailable
+from rookery.adapters.cassandra.session import AHEAD_MICROS, Session, unavailable
 from rookery.adapters.cassandra.turns import Turns
 from rookery.adapters.cassandra.user_rows import Left
 from rookery.domain.copies import Copy, Part
@@ -40,10 +40,7 @@ from rookery.ports.store import Below, Credentials, FanoutChange, Written
 
 _NEW, _OLD = b"\x01", b"\x00"
 _IMPORTED_AT_ONCE = 50
-_LIST = 0
 _MOST_SKEW_MILLIS = 500
-_SECOND_MICROS = 1_000_000
-"""By how much what must win over another machine's write is dated ahead: more than their clocks may differ."""
 
 
 class CassandraStore:
@@ -117,8 +114,8 @@ class CassandraStore:
     async def purge_user(
         self, user: UserId, limit: int, promise: Callable[[TweetId], Promise | None] = lambda _: None
     ) -> Sequence[Written] | None:
-        before = left = await user_rows.left_to_purge(self._session, user)
-        if before is None or left is None:
+        before = await user_rows.left_to_purge(self._session, user)
+        if before is None:
             return None
 
         async def delete(tweet: TweetId) -> Written:
@@ -128,10 +125,9 @@ class CassandraStore:
             except NotFound as error:  # it is half written: its entry is yet to be swept
                 raise unavailable(error) from error
 
-        some = await tweet_rows.some_to_purge(self._session, user, left.tweets, limit)
+        some = await tweet_rows.some_to_purge(self._session, user, before.tweets, limit)
         deleted = await self._session.each([partial(delete, tweet) for tweet in some])
-        if some:
-            left = replace(left, tweets=some[-1])
+        left = replace(before, tweets=some[-1]) if some else before
         left = await self._remove_follows(user, left, limit - len(some))
         if left == before:
             await user_rows.mark_purged(self._session, user, left)
@@ -222,26 +218,20 @@ class CassandraStore:
         return new
 
     async def add_follows(self, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
-        wanted: defaultdict[UserId, dict[UserId, None]] = defaultdict(dict)
+        wanted: defaultdict[UserId, dict[UserId, int]] = defaultdict(dict)
         for follower, followee in pairs:
-            wanted[follower][followee] = None
+            wanted[follower][followee] = at
         await self._require_known({user for pair in pairs for user in pair})
 
-        async def add(follower: UserId, followees: Sequence[UserId]) -> int:
+        async def add(follower: UserId, followees: Mapping[UserId, int]) -> int:
             async with self._writing(), self._turns.of(follower):
-                entry = await self._journal.add(None, FollowRows(follower, followees))
-                new = await follow_rows.add_many(self._session, entry.id, follower, dict.fromkeys(followees, at))
+                entry = await self._journal.add(None, FollowRows(follower, list(followees)))
+                new = await follow_rows.add_many(self._session, entry.id, follower, followees)
                 await self._purge_again([follower, *followees])
             self._clear(entry)
             return new
 
-        size = follow_rows.MOST_AT_ONCE
-        tasks = [
-            partial(add, follower, list(followees)[start : start + size])
-            for follower, followees in wanted.items()
-            for start in range(0, len(followees), size)
-        ]
-        return sum(await self._session.each(tasks))
+        return sum(await self._session.each([partial(add, *batch) for batch in follow_rows.in_batches(wanted)]))
 
     async def unfollow(self, follower: UserId, followee: UserId, at: int, promise: Promise | None = None) -> bool:
         async with self._writing(), self._turns.of(follower):
@@ -390,27 +380,16 @@ class CassandraStore:
         """Rows that were written while their user was deleted may have come after his purge."""
         for user in (await user_rows.by_ids(self._session, users)).values():
             if user.deleted:
-                await user_rows.put_to_purge(self._session, user.id, self._session.stamp() + _SECOND_MICROS)
+                await user_rows.put_to_purge(self._session, user.id, self._session.stamp() + AHEAD_MICROS)
 
     # --- the epochs of caches ----------------------------------------------------------------------------------------
 
     async def epochs(self) -> Mapping[str, int]:
-        rows = await self._session.read("SELECT server, number FROM epoch WHERE list = ?", _LIST)
-        return dict(rows)
+        return await epoch_rows.known(self._session)
 
     async def raise_epoch(self, server: str, at: int) -> int:
-        query = "SELECT number FROM epoch WHERE list = ? AND server = ?"
         async with self._writing():
-            turn = 0
-            while True:
-                rows = await self._session.read(query, _LIST, server, serial=turn > 0)
-                before = rows[0][0] if rows else None
-                number = max(at, (before or 0) + 1)
-                change = "UPDATE epoch SET number = ? WHERE list = ? AND server = ? IF number = ?"
-                if await self._session.decide((change, (number, _LIST, server, before))):
-                    return number
-                await self._session.back_off(turn)
-                turn += 1
+            return await epoch_rows.raise_(self._session, server, at)
 
     # --- the store itself --------------------------------------------------------------------------------------------
 

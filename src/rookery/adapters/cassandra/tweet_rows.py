@@ -15,6 +15,9 @@ from rookery.domain.tweets import TweetRecord
 from rookery.ports.store import Below
 
 _COLUMNS = "id, author, title, body, retweet, root, depth, initial, deleted"
+_INSERT = (
+    "INSERT INTO tweet_by_id (id, author, title, body, retweet, root, depth, initial) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _ABOVE_ALL = b"\xff" * 17
 
 
@@ -94,31 +97,26 @@ async def in_chain(session: Session, tweet: TweetRecord, most_depth: int | None)
 
 async def write(session: Session, rows: TweetRows, stamp: int) -> None:
     """Write the rows of new tweets."""
-    by_id = (
-        "INSERT INTO tweet_by_id (id, author, title, body, retweet, root, depth, initial)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-    )
     by_author = "INSERT INTO tweet_by_author (author, id, depth) VALUES (?, ?, ?)"
     await session.each(
         [
             partial(session.write, query, *values, stamp=stamp)
             for one in rows.tweets
             for query, values in (
-                (by_id, (one.id, one.author, one.title, one.body, one.retweet, one.root, one.depth, one.initial)),
+                (_INSERT, _values(one)),
                 (by_author, (one.author, one.id, one.depth)),
             )
         ]
     )
 
 
+def _values(tweet: TweetRecord) -> Sequence[object]:
+    return (tweet.id, tweet.author, tweet.title, tweet.body, tweet.retweet, tweet.root, tweet.depth, tweet.initial)
+
+
 async def write_deleted(session: Session, tweet: TweetRecord, stamp: int) -> None:
     """Write a tweet that was deleted elsewhere: its place in its chain."""
-    query = (
-        "INSERT INTO tweet_by_id (id, author, title, body, retweet, root, depth, initial)"
-        " VALUES (?, ?, '', '', ?, ?, ?, ?)"
-    )
-    values = (tweet.id, tweet.author, tweet.retweet, tweet.root, tweet.depth, tweet.initial)
-    await session.write(query, *values, stamp=stamp)
+    await session.write(_INSERT, *_values(tweet), stamp=stamp)
     await delete(session, tweet.id)
 
 

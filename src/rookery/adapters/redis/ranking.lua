@@ -27,11 +27,15 @@ local function is_live(row)
     return string.sub(row, 1, 1) == LIVE
 end
 
+local function prefixes(base, read, next)
+    local all = {base .. (read or '0') .. ':'}
+    if next then all[2] = base .. next .. ':' end
+    return all
+end
+
 local function generations(base)
     local found = redis.call('HMGET', base .. 'meta', 'gen', 'next')
-    local all = {base .. (found[1] or '0') .. ':'}
-    if found[2] then all[2] = base .. found[2] .. ':' end
-    return all
+    return prefixes(base, found[1], found[2])
 end
 
 local function drop(base, generation)
@@ -45,12 +49,13 @@ end
 -- for it so long, and each change would be made twice for ever.
 local function changed_generations(base)
     local meta = base .. 'meta'
-    local found = redis.call('HMGET', meta, 'next', 'touched')
-    if found[1] and tonumber(redis.call('TIME')[1]) - tonumber(found[2]) > ABANDONED then
-        drop(base, found[1])
+    local found = redis.call('HMGET', meta, 'gen', 'next', 'touched')
+    if found[2] and tonumber(redis.call('TIME')[1]) - tonumber(found[3]) > ABANDONED then
+        drop(base, found[2])
         redis.call('HDEL', meta, 'next', 'touched')
+        return prefixes(base, found[1])
     end
-    return generations(base)
+    return prefixes(base, found[1], found[2])
 end
 
 local function change_above(g, tweet, by)
