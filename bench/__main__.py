@@ -14,7 +14,20 @@ from pathlib import Path
 
 from bench.measuring import ROOT, Plan
 
-NAMES = ("feed", "flat", "deliveries", "memcached", "cassandra", "posts", "memory", "visibility", "graph", "retweet")
+NAMES = (
+    "feed",
+    "flat",
+    "deliveries",
+    "memcached",
+    "cassandra",
+    "redis",
+    "cluster",
+    "posts",
+    "memory",
+    "visibility",
+    "graph",
+    "retweet",
+)
 SHARED = "BENCH_DATA"
 
 

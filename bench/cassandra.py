@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from bench.inside import Inside, texts
-from bench.measuring import Cost, Plan, Table, cpu_median, in_turns, micros, spread
+from bench.measuring import Cost, Operation, Plan, Table, cpu_median, in_turns, many, micros, spread
 from rookery.adapters.cassandra import CassandraStore
 from rookery.config import Settings
 from rookery.domain.ids import TweetId
@@ -17,11 +17,8 @@ from rookery.domain.tweets import TweetRecord
 from rookery.wiring import apply_schema
 from tools.servers import Cassandra, Memcached
 
-IN_FLIGHT = 64
 FOLLOWEES = 200
 READ = 10
-
-Operation = Callable[[], Awaitable[object]]
 
 
 def run(plan: Plan) -> list[Table]:
@@ -71,7 +68,7 @@ def _operations(plan: Plan, inside: Inside) -> Table:
     }
 
     def side(operation: Operation) -> Callable[[], Cost]:
-        return lambda: inside.cost_of(_many(operation, count))
+        return lambda: inside.cost_of(many(operation, count))
 
     found = in_turns(plan.pick(7, 3), {name: side(operation) for name, (_, operation) in operations.items()})
     rows = [
@@ -91,16 +88,6 @@ class _Counting:
     async def __call__(self, *arguments: Any, **options: Any) -> Any:
         self.calls += 1
         return await self._call(*arguments, **options)
-
-
-async def _many(operation: Operation, count: int) -> None:
-    left = iter(range(count))
-
-    async def work() -> None:
-        for _ in left:
-            await operation()
-
-    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
 
 
 def _warm_reads(plan: Plan, inside: Inside) -> Table:

@@ -41,7 +41,7 @@ def run(plan: Plan) -> list[Table]:
         for server in servers.values():  # the very same bytes, but for the request's id and the date
             assert _shape(ask_once(server.port, ask)) == _shape((head, body))
         turns = {
-            name: _turn(stack.enter_context(Clients(server.port)), server.pid, ask, requests)
+            name: _turn(stack.enter_context(Clients([server.port])), server.pid, ask, requests)
             for name, server in servers.items()
         }
         found = in_turns(plan.pick(15, 5), turns)

@@ -72,7 +72,7 @@ def _over_http(plan: Plan, readers: dict[int, Person]) -> tuple[dict[str, list[C
 
     with ExitStack() as stack:
         server = stack.enter_context(rookery(plan.scratch))
-        clients = stack.enter_context(Clients(server.port))
+        clients = stack.enter_context(Clients([server.port]))
         asked = {
             str(size): get(f"/api/v1/feed/{reader.text_id}?limit=10", reader.token) for size, reader in readers.items()
         }

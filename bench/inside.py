@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 import uvloop
 
-from bench.measuring import Cost
+from bench.measuring import IN_FLIGHT, Cost
 from rookery.config import Settings
 from rookery.domain.ids import TweetId, UserId, format_id
 from rookery.domain.tweets import TweetRecord
@@ -23,7 +23,6 @@ from rookery.wiring import Rookery, Sharing, open_rookery
 
 T = TypeVar("T")
 
-IN_FLIGHT = 64
 ROOMY = 4 << 30
 """A cache that nothing falls out of: what is measured is how fast, not how much fits."""
 _BATCH = 2_000

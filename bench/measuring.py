@@ -4,13 +4,17 @@ The machine is never quiet. So what is compared is measured in one run, in turns
 counted, where it can be, is CPU time (user and system, all threads), which a neighbour's work touches little.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
 ROOT = Path(__file__).parent.parent
+IN_FLIGHT = 64
+
+Operation = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,17 @@ def cost_of(run: Callable[[], object], pid: int | None = None) -> Cost:
     cpu, wall = read(), time.perf_counter()
     run()
     return Cost(read() - cpu, time.perf_counter() - wall)
+
+
+async def many(operation: Operation, count: int) -> None:
+    """Do it so many times, 64 in flight."""
+    left = iter(range(count))
+
+    async def work() -> None:
+        for _ in left:
+            await operation()
+
+    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
 
 
 def in_turns(rounds: int, sides: Mapping[str, Callable[[], Cost]]) -> dict[str, list[Cost]]:

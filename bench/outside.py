@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -92,10 +93,15 @@ def length_of(answer: bytes | bytearray) -> int | None:
 
 
 class Clients:
-    """Connections that each send a request as soon as the one before is answered (closed loop, some 10 µs each)."""
+    """Connections that each send a request as soon as the one before is answered (closed loop, some 10 µs each).
 
-    def __init__(self, port: int, connections: int = CONNECTIONS) -> None:
-        self._sockets = [socket.create_connection(("127.0.0.1", port), _ANSWER_SECONDS) for _ in range(connections)]
+    The ports take turns in getting one.
+    """
+
+    def __init__(self, ports: Sequence[int], connections: int = CONNECTIONS) -> None:
+        self._sockets = [
+            socket.create_connection(("127.0.0.1", port), _ANSWER_SECONDS) for port in islice(cycle(ports), connections)
+        ]
         self._by_number = {each.fileno(): each for each in self._sockets}
         self._poll = select.epoll()
         for each in self._sockets:

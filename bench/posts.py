@@ -12,8 +12,20 @@ from time import time_ns
 
 import msgspec
 
-from bench.inside import IN_FLIGHT, Inside, Person, texts
-from bench.measuring import Cost, Plan, Table, cost_of, cpu_median, in_turns, micros, millis, spread, wall_median
+from bench.inside import Inside, Person, texts
+from bench.measuring import (
+    IN_FLIGHT,
+    Cost,
+    Plan,
+    Table,
+    cost_of,
+    cpu_median,
+    in_turns,
+    micros,
+    millis,
+    spread,
+    wall_median,
+)
 from bench.outside import Clients, post, rookery
 from rookery.domain.ids import id_at
 from rookery.wiring import DATABASE
@@ -94,7 +106,7 @@ def _over_http(plan: Plan, authors: list[Person], count: int, rounds: int) -> li
         post(f"/api/v1/tweet/{author.text_id}", author.token, msgspec.json.encode({"tweet": text}))
         for author, text in zip(authors * (count // AUTHORS + 1), texts(count), strict=False)
     ]
-    with rookery(plan.scratch / "service") as server, Clients(server.port, IN_FLIGHT) as clients:
+    with rookery(plan.scratch / "service") as server, Clients([server.port], IN_FLIGHT) as clients:
         return in_turns(rounds, {HTTP: lambda: cost_of(lambda: clients.run(requests), server.pid)})[HTTP]
 
 

@@ -17,8 +17,8 @@ from time import perf_counter
 import msgspec
 import uvloop
 
-from bench.inside import IN_FLIGHT, Inside, Person, texts
-from bench.measuring import Cost, Plan, Table, core_of, cost_of, in_turns, millis, percentile, wall_median
+from bench.inside import Inside, Person, texts
+from bench.measuring import IN_FLIGHT, Cost, Plan, Table, core_of, cost_of, in_turns, millis, percentile, wall_median
 from bench.outside import Client, Clients, get, post, rookery
 
 SIZES = (10, 5_000)
@@ -61,7 +61,7 @@ def run(plan: Plan) -> list[Table]:
             probes.append(_Probe(author, followers[0], size))  # they are walked from the newest id down
     with ExitStack() as stack:
         server = stack.enter_context(rookery(plan.scratch))
-        clients = stack.enter_context(Clients(server.port, IN_FLIGHT))
+        clients = stack.enter_context(Clients([server.port], IN_FLIGHT))
         clients.run(get(f"/api/v1/feed/{each.text_id}?limit=1", each.token) for each in followers)
         load = [_post(author, text) for author, text in zip(loaders * 100, texts(100 * LOAD_AUTHORS), strict=True)]
         some = load[: plan.pick(2_000, 500)]

@@ -11,41 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import pytest
+
 from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, SqliteRanking, SqliteStore
-from rookery.domain.ids import TweetId, UserId, id_at
+from rookery.domain import timeline
+from rookery.domain.ids import ZERO
 from rookery.ports.cache import Cache
-from rookery.ports.clock import Clock
 from rookery.ports.store import Store
+from rookery.services import fanout, feeds, filling
+from rookery.services.filling import Filler
+from tests.clocks import HandClock
 
 T = TypeVar("T")
-
-
-class HandClock(Clock):
-    """A clock that a test moves. Each id takes a millisecond of its own."""
-
-    def __init__(self, seed: int = 0, start: int = 1_700_000_000_000) -> None:
-        self.millis = start
-        self._random = random.Random(seed)
-
-    def now(self) -> int:
-        return self.millis
-
-    def monotonic(self) -> float:
-        return self.millis / 1000
-
-    def new_user_id(self) -> UserId:
-        return UserId(self._next())
-
-    def new_tweet_id(self) -> TweetId:
-        return TweetId(self._next())
-
-    def random(self, size: int) -> bytes:
-        return self._random.randbytes(size)
-
-    def _next(self) -> bytes:
-        self.millis += 1
-        return id_at(self.millis, self._random.randbytes(10))
 
 
 class InlineDatabase(Database):
@@ -115,3 +93,42 @@ def interleaved_backends(
         SqliteRanking(database),
         clock,
     )
+
+
+def small_numbers(patch: pytest.MonkeyPatch, page: int) -> None:
+    """Short tails, pages and slices, so that a short history meets every bound."""
+    patch.setattr(feeds, "TAIL_LENGTH", page)
+    patch.setattr(feeds, "FILL", page)
+    patch.setattr(feeds, "_SLICE", 2)
+    patch.setattr(fanout, "SLICE", 2)
+    patch.setattr(fanout, "MAX_WAITING", 3)
+    patch.setattr(timeline, "FRESH", 2)
+    patch.setattr(timeline, "TRIM_ABOVE", 7)
+    patch.setattr(timeline, "TRIM_TO", 4)
+
+
+def leave_out(rule: str, patch: pytest.MonkeyPatch) -> None:
+    """Break one rule of the fill protocol (docs/adr/0003-fill-protocol.md), as a mistake would."""
+    match rule:
+        case "nonce":
+            patch.setattr(filling, "is_claimed_by", lambda value, nonce: True)
+        case "footer":
+            patch.setattr(filling, "is_filled", lambda value: value is not None)
+            patch.setattr(filling, "stamp_of", lambda value: int.from_bytes(value[-8:-4], "big"))
+        case "floor":
+            load = feeds.Feeds._load_timelines
+
+            async def without_floor(self: feeds.Feeds, ids: list[bytes], renew: filling.Renew) -> object:
+                found = await load(self, ids, renew)
+                return {raw: filling.Fill(entries=fill.entries, floor=ZERO) for raw, fill in found.items()}
+
+            patch.setattr(feeds.Feeds, "_load_timelines", without_floor)
+        case "exceptions":
+            patch.setattr(feeds, "_read_exceptions", lambda held: feeds._Exceptions([], []))
+        case "drop":
+            drop = Filler.drop
+
+            async def without_timelines(self: Filler, keys: list[bytes]) -> None:
+                await drop(self, [key for key in keys if not key.startswith(filling.TIMELINE)])
+
+            patch.setattr(Filler, "drop", without_timelines)

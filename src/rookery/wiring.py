@@ -31,6 +31,7 @@ from rookery.services.health import Health
 from rookery.services.promises import Promises
 from rookery.services.showing import Showing
 from rookery.services.sweeping import Sweeping
+from rookery.services.telling import Telling
 from rookery.services.top import Top
 from rookery.services.tweets import Tweets
 from rookery.web.app import create_app
@@ -201,7 +202,8 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rooker
         top=top,
         health=Health(store, ranking, fanout, clock),
     )
-    chores = Chores(store, filler, clock, accounts, fanout, top, sweeping)
+    telling = Telling(store, clock, top)
+    chores = Chores(store, filler, clock, accounts, fanout, top, sweeping, telling)
     return Rookery(services, chores, fanout, promises, backends)
 
 
@@ -235,7 +237,6 @@ async def open_server(settings: Settings) -> AsyncIterator[ASGIApp]:
             for job in jobs:
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)
-            await rookery.promises.flush()
 
 
 def web_options(settings: Settings) -> WebOptions:

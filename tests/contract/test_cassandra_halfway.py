@@ -10,13 +10,14 @@ import pytest
 
 from rookery.adapters.cassandra import CassandraStore, connect
 from rookery.adapters.cassandra.journal import FollowRows, NoTweetRows, NoUserRows, Rows, TweetRows, UserRows
-from rookery.adapters.system import SystemClock
+from rookery.domain.copies import KeyCopy, Part
 from rookery.domain.errors import Conflict
 from rookery.domain.ids import UserId, id_at
 from rookery.domain.promises import Promise, Work
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import UserCounts
 from rookery.ports.store import Credentials
+from tests.clocks import ShiftedClock
 from tests.contract.adapters.cassandra import SECONDS, access, keyspace_of, new_keyspace
 from tests.contract.expecting import refused
 from tests.contract.given import MOST, NOON, Given, deleted, once, purge
@@ -25,17 +26,6 @@ LATER = 4_000_000_000_000
 TOKEN = b"t" * 32
 
 Open = Callable[[int], Coroutine[Any, Any, CassandraStore]]
-
-
-class ShiftedClock(SystemClock):
-    """A machine whose clock is so many milliseconds ahead of the others', or behind them."""
-
-    def __init__(self, ahead: int) -> None:
-        super().__init__()
-        self.ahead = ahead
-
-    def now(self) -> int:
-        return super().now() + self.ahead
 
 
 @pytest.fixture
@@ -73,6 +63,23 @@ def promise(store: CassandraStore, work: Work = Work.POST, subject: bytes = b"s"
 
 
 # What its maker did not finish
+
+
+async def test_a_copy_takes_the_key_of_what_was_made_and_not_answered(store: CassandraStore, given: Given) -> None:
+    ada, bob = await given.users(2)
+    made = await store.add_tweet(given.draft(ada), MOST, once("tweet"))
+    user = await store.add_user(given.person("eve"), Credentials(), once("user"))
+    await store.follow(ada.id, bob.id, NOON, MOST, once("follow"))
+    for name in ("tweet", "user", "follow"):  # as when the process died before it could note that all is written
+        stamp = store._session.stamp()
+        await store._session.write("UPDATE idempotency SET done = null WHERE key = ?", once(name).key, stamp=stamp)
+    await store._keys.claim(once("never"), given.draft(ada).id)
+    copies, _ = await store.dump(Part.KEYS, b"", 10)
+    # Following again does no harm, and it is not certain that it was done.
+    assert {copy.key: copy.made for copy in copies if isinstance(copy, KeyCopy)} == {
+        once("tweet").key: made.tweet.id,
+        once("user").key: user,
+    }
 
 
 async def test_a_tweet_that_was_only_promised_is_written_by_whoever_sweeps(on_machine: Open, given: Given) -> None:

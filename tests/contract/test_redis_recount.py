@@ -1,17 +1,24 @@
 """Recounts on Redis that do not come to their end."""
 
+import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from rookery.adapters.redis import RedisRanking
+from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Unavailable
 from rookery.domain.tweets import Link
 from rookery.ports.ranking import Ranking
 from tests.contract.adapters.redis import base_of, open_ranking, server
 from tests.contract.chains import Chains, assert_agrees, recount
+from tests.servers import started
+from tools.servers import Redis
 
 
 @pytest.fixture
@@ -68,3 +75,59 @@ async def test_what_a_dead_recount_built_goes_minutes_later(ranking: Ranking, by
     assert b"%d" % generation not in generations(by_hand, tmp_path)
     assert by_hand.hget(meta, "next") is None
     await assert_agrees(ranking, chains)
+
+
+async def until_answered(ranking: Ranking) -> None:
+    """A connection that has ended is noticed by the first who uses it."""
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(Unavailable):
+                return await ranking.check()
+            await asyncio.sleep(0.01)
+
+
+async def test_a_recount_begins_again_when_redis_forgot_some_of_it(tmp_path: Path) -> None:
+    chains = Chains()
+    links = chains.chain(20)
+    with started(Redis(tmp_path / "redis", fsync="always")) as own:
+        ranking = RedisRanking(own.address, SystemClock(), timeout=30)
+        walks = 0
+
+        async def walk() -> AsyncIterator[Sequence[Link]]:
+            nonlocal walks
+            walks += 1
+            yield links[:10]
+            sizes = {file: file.stat().st_size for file in own.append_only_folder.glob("*.incr.aof")}
+            yield links[10:]
+            if walks == 1:
+                own.kill()
+                for file, size in sizes.items():
+                    assert size < file.stat().st_size, "else nothing is lost"
+                    os.truncate(file, size)
+                own.start()
+                await until_answered(ranking)
+
+        await chains.tell_all(ranking)
+        await recount(ranking, chains, walk=walk)
+        assert walks == 2
+        await assert_agrees(ranking, chains)
+        await ranking.close()
+
+
+async def test_a_redis_that_was_away_from_the_start_and_knows_no_functions_is_asked_again(tmp_path: Path) -> None:
+    own = Redis(tmp_path / "redis")
+    ranking = RedisRanking(own.address, SystemClock())
+    chains = Chains()
+    chains.chain(3)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await ranking.check()
+    with started(own):
+        await until_answered(ranking)
+        await chains.tell_all(ranking)
+        with redis.Redis(port=own.port) as connection:
+            connection.function_flush()
+        ranking._pause, ranking._retry_at = 0.05, 0.0  # as when it came back so from being away
+        await until_answered(ranking)
+        await assert_agrees(ranking, chains)
+    await ranking.close()

@@ -84,6 +84,14 @@ async def test_what_is_restored_is_dumped_alike(store: Store, target: Store) -> 
     assert kinds == {UserCopy, TokenCopy, FollowCopy, UnfollowCopy, TweetCopy, KeyCopy}, "else this shows less"
 
 
+async def test_very_many_unfollows_of_one_user_are_restored(target: Store) -> None:
+    given = Given(target)
+    users = await given.users(30)
+    copies = [UnfollowCopy(users[0].id, user.id, NOON + number) for number, user in enumerate(users[1:])]
+    await target.restore(copies)
+    assert await dumped(target, Part.UNFOLLOWS, 10) == sorted(copies, key=repr)
+
+
 async def test_life_goes_on_in_the_copy(store: Store, target: Store) -> None:
     await live_a_little(store)
     await target.adopt_secret(await store.secret())

@@ -8,7 +8,7 @@ import pytest
 from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Conflict, NotFound
 from rookery.domain.ids import TweetId, UserId, id_at
-from rookery.domain.promises import Promise, Work
+from rookery.domain.promises import Promise, ToldRun, Work
 from rookery.domain.users import UserRecord
 from rookery.ports.store import Store
 from tests.contract.expecting import refused
@@ -102,6 +102,16 @@ async def test_an_epoch_only_grows(store: Store) -> None:
     other = await store.raise_epoch("two:2", NOON + HOUR)
     assert other >= NOON + HOUR
     assert await store.epochs() == {"one:1": again, "two:2": other}
+
+
+async def test_the_run_that_was_told_all_is_remembered(open_store: OpenStore, tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        assert await store.told_run() is None
+        for told in (ToldRun(NOON, b"first"), ToldRun(NOON + 5, b"second")):
+            await store.note_told_run(told)
+            assert await store.told_run() == told
+    async with open_store(tmp_path) as store:
+        assert await store.told_run() == told
 
 
 async def test_what_was_counted_is_told_from_a_time_on(open_store: OpenStore, tmp_path: Path) -> None:

@@ -77,8 +77,7 @@ class Town:
         found: list[str] = []
         path = f"/feed/@{name}?limit=100"
         while path:
-            answer = await self.ask("GET", path)
-            assert answer.status_code == 200, answer.text
+            answer = await until_answered(lambda path=path: self.ask("GET", path))  # a ring may be warming up
             found += [tweet["body"] for tweet in answer.json()]
             path = answer.links.get("next", {}).get("url", "")
         return found

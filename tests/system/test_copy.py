@@ -87,7 +87,7 @@ def test_a_copy_that_was_killed_goes_on_where_it_was(on_sqlite: Path, on_cassand
     notes = tmp_path / "cassandra" / "copying.json"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as begun:
         limit = time.monotonic() + 60
-        while not notes.exists():
+        while not notes.exists() or b'"users": null' not in notes.read_bytes():
             assert begun.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < limit
             time.sleep(0.002)
@@ -96,6 +96,16 @@ def test_a_copy_that_was_killed_goes_on_where_it_was(on_sqlite: Path, on_cassand
     assert int(copied.split()[0].replace(",", "")) < 120 + 1_500, "it began again"
     assert not notes.exists()
     assert "hold the same" in copy(on_sqlite, on_cassandra, "--verify").stdout
+
+
+def test_a_finished_copy_is_not_copied_over(on_sqlite: Path, tmp_path: Path) -> None:
+    other = settings(tmp_path, "other")
+    copy(on_sqlite, other)
+    assert copy(on_sqlite, other).stdout == "0 rows are copied.\n"
+    token = rookery("user", "token", "user_1", "--config", str(on_sqlite)).stdout
+    assert token
+    assert "copies_differ" in copy(on_sqlite, other, status=1).stderr
+    assert "tokens: " in copy(on_sqlite, other, "--verify", status=1).stderr, "what came since was not copied"
 
 
 def test_what_differs_is_told(on_sqlite: Path, tmp_path: Path) -> None:

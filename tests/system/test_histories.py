@@ -32,11 +32,12 @@ from rookery.services import fanout
 from rookery.services.callers import ANYONE
 from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
+from tests.clocks import HandClock
 from tests.contract.adapters import cassandra
 from tests.contract.adapters.memcached import PERIOD, StillClock, servers
 from tests.contract.adapters.redis import base_of
 from tests.contract.adapters.redis import server as redis_server
-from tests.interleaving import HandClock, InlineDatabase
+from tests.interleaving import InlineDatabase
 from tests.model import Model
 
 LONG = os.environ.get("TEST_LONG") == "1"

@@ -18,7 +18,7 @@ from rookery.domain.users import UserRecord
 from rookery.services.callers import ANYONE
 from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
-from tests.interleaving import HandClock
+from tests.clocks import HandClock
 
 
 class Apart:

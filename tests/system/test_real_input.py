@@ -134,7 +134,9 @@ def place(request: pytest.FixtureRequest) -> Place:
 def world(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> World:
     if request.param == "real" and place.servers > 1 and not LONG:
         pytest.skip("3,726 feeds through two processes take minutes: make test-long")
-    return real_world() if request.param == "real" else generated_world(tmp_path)
+    if request.param == "real":
+        return real_world()
+    return generated_world(tmp_path) if place.servers == 1 else generated_world(tmp_path, 1, 150, 1_500, 1_000)
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,15 @@ async def chain(http: httpx.AsyncClient, length: int) -> list[str]:
     return tweets
 
 
+def cut_back(server: Redis, sizes: Mapping[Path, int]) -> None:
+    """Kill Redis, and let it start again with its append-only files as they were when they had these sizes."""
+    server.kill()
+    for file, size in sizes.items():
+        assert size < file.stat().st_size, "else nothing is lost"
+        os.truncate(file, size)
+    server.start()
+
+
 async def test_retweets_are_counted_along_the_chain_and_lead_the_top(http: httpx.AsyncClient) -> None:
     tweets = await chain(http, 5)
     assert await counts(http, tweets) == [4, 3, 2, 1, 0]
@@ -132,17 +141,28 @@ async def test_counts_that_the_append_only_file_lost_are_told_again(
     http: httpx.AsyncClient, server: Server, counting: Redis
 ) -> None:
     tweets = await chain(http, 3)
-    before = {file: file.stat().st_size for file in counting.append_only_folder.glob("*.incr.aof")}
+    sizes = {file: file.stat().st_size for file in counting.append_only_folder.glob("*.incr.aof")}
     late = [await post(http, tweets[-1]) for _ in range(5)]
     assert (await http.delete(f"/tweet/@ada?tweet_id={tweets[1]}")).status_code == 204
     assert await counts(http, [tweets[0], tweets[2], *late]) == [6, 5, *[0] * 5]
-    counting.kill()
-    for file, size in before.items():
-        assert size < file.stat().st_size, "else nothing is lost"
-        os.truncate(file, size)
-    counting.start()
+    cut_back(counting, sizes)
     await until_counts(http, [tweets[0], tweets[2], *late], [6, 5, *[0] * 5])
     assert "8 tweets, 0 were wrong" in rookery("recount", "--data", str(server.data), *server.flags).stdout
+
+
+async def test_loaded_tweets_that_the_append_only_file_lost_are_told_again(tmp_path: Path, counting: Redis) -> None:
+    file = tmp_path / "tweets.csv"
+    file.write_text("created_at,user_name,body,shared\n2020-01-02,ada,first,7\n2020-01-03,ada,second,5\n")
+    flags = ("--ranking", "redis", "--ranking-servers", counting.address)
+    with redis.Redis(port=counting.port) as connection:
+        connection.set("something", "that the file begins with")
+    sizes = {file: file.stat().st_size for file in counting.append_only_folder.glob("*.incr.aof")}
+    rookery("load", "tweets", str(file), "--count-column", "shared", "--data", str(tmp_path / "data"), *flags)
+    cut_back(counting, sizes)
+    with running_server(tmp_path, *flags) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=10) as http:
+            tweets = [tweet["id"] for tweet in (await http.get("/tweet/@ada")).json()]
+            await until_counts(http, tweets, [5, 7])
 
 
 def test_a_redis_without_a_log_is_warned_of(server: Server, counting: Redis) -> None:

@@ -49,8 +49,7 @@ def test_what_one_worker_accepted_all_show(server: Server) -> None:
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(server: Server) -> None:
     before = wait_for_workers(server, set())
     posted: list[str] = []
-    limit = time.monotonic() + 6  # one that ends sooner after its start ends all
-    while time.monotonic() < limit:
+    while len(posted) < 100:
         answer = httpx.post(f"{server.url}/tweet", json={"user_name": "ada", "body": str(len(posted))})
         assert answer.status_code == 201, answer.text
         posted.append(answer.json()["body"])
@@ -73,7 +72,7 @@ def test_all_end_with_their_parent(server: Server) -> None:
         time.sleep(0.05)
 
 
-def test_a_worker_that_can_not_start_ends_all(tmp_path: Path) -> None:
+def test_workers_that_can_not_start_end_all(tmp_path: Path) -> None:
     (tmp_path / "rookery.db").write_text("not a database, but long enough to be looked at as one " * 20)
     failed = rookery(
         "serve", "--workers", "2", "--port", "0", "--data", str(tmp_path), "--cache", "memcached", status=1

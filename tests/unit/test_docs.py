@@ -10,7 +10,7 @@ from rookery.cli import build
 from rookery.config import SPECS, Settings, Spec, reference
 from rookery.web.app import create_routes, openapi_document
 from rookery.wiring import web_options
-from tests.interleaving import HandClock
+from tests.clocks import HandClock
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -21,7 +21,8 @@ from rookery.services import fanout
 from rookery.services.callers import ANYONE
 from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
-from tests.interleaving import HandClock, InlineDatabase
+from tests.clocks import HandClock
+from tests.interleaving import InlineDatabase
 
 HALF_AN_HOUR = 30 * 60 * 1000
 

@@ -11,7 +11,7 @@ from rookery.ports.store import Store
 from rookery.services import health
 from rookery.services.fanout import Fanout
 from rookery.services.health import Health
-from tests.interleaving import HandClock
+from tests.clocks import HandClock
 
 
 class Part:

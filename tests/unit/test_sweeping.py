@@ -24,7 +24,7 @@ from rookery.services.callers import ANYONE
 from rookery.services.sweeping import OVERDUE_MILLIS
 from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
-from tests.interleaving import HandClock
+from tests.clocks import HandClock
 
 
 def id_of(posted: bytes) -> TweetId:

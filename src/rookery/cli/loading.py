@@ -209,7 +209,7 @@ def _load(
             table = open_table(file, encoding=encoding, separator=separator, header=header, moved=moved)
             async with open_rookery(settings, Sharing.NO_SERVER) as rookery:
                 backends = rookery.backends
-                loading = Loading(backends.store, backends.clock, rookery.services.top)
+                loading = Loading(backends.store, backends.clock, rookery.services.top, rookery.promises)
                 await backends.cache.clear()  # also now: a load that is stopped has loaded something
                 try:
                     for step in steps(loading, table):

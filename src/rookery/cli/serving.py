@@ -5,7 +5,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -49,14 +49,17 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
     _allow_many_files()
     with _listen(settings) as listener:
 
-        def run() -> None:
+        def greet() -> None:
+            _greet(settings, listener.getsockname()[1])
+
+        def run(ready: Callable[[], None]) -> None:
             with asyncio.Runner(loop_factory=_loop) as runner:
-                runner.run(_serve(settings, listener, greets=workers == 1))
+                runner.run(_serve(settings, listener, ready))
 
         if workers == 1:
-            run()
+            run(greet)
             return
-        _greet(settings, listener.getsockname()[1])
+        greet()
         # Whoever comes when they end finds nobody listening, and goes elsewhere.
         if status := Workers(workers, run, listener.close).run():
             sys.exit(status)
@@ -99,7 +102,7 @@ def _loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _serve(settings: Settings, listener: socket.socket, *, greets: bool) -> None:
+async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
     async with open_server(settings) as app:
         config = uvicorn.Config(
             cast("Any", app),  # the same protocol, typed by another library
@@ -113,8 +116,7 @@ async def _serve(settings: Settings, listener: socket.socket, *, greets: bool) -
             timeout_keep_alive=30,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
-        if greets:
-            _greet(settings, listener.getsockname()[1])
+        ready()
         await _Server(config).serve(sockets=[listener])
 
 

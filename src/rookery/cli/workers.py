@@ -8,6 +8,8 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
 
 from rookery.cli.output import complain
 from rookery.domain.errors import Failure
@@ -15,8 +17,27 @@ from rookery.domain.errors import Failure
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _STOPPED_BY = (signal.SIGTERM, signal.SIGINT)
 _WELL_SECONDS = 5.0
-"""A worker that lived so long was able to serve."""
+"""One that ends sooner is not replaced at once, so that those that always do don't take the machine."""
 _LONGEST_PAUSE = 30.0
+
+Serve = Callable[[Callable[[], None]], None]
+"""Serves until it is told to stop, and calls what it is given when it begins to."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A process that serves. It writes to a pipe when it begins to."""
+
+    started: float
+    told: int
+    _serves: bool = False
+
+    def serves(self) -> bool:
+        """Whether it could ever serve."""
+        if not self._serves:
+            with suppress(BlockingIOError):
+                self._serves = bool(os.read(self.told, 1))
+        return self._serves
 
 
 class Workers:
@@ -25,34 +46,38 @@ class Workers:
     It forks, so there must be no thread and no event loop yet. `on_stop` is called once, when they are to end.
     """
 
-    def __init__(self, many: int, serve: Callable[[], None], on_stop: Callable[[], None]) -> None:
+    def __init__(self, many: int, serve: Serve, on_stop: Callable[[], None]) -> None:
         self._many = many
         self._serve = serve
         self._on_stop = on_stop
-        self._started: dict[int, float] = {}
-        """When each process was started, by its id."""
+        self._running: dict[int, _Worker] = {}
+        """By their process ids."""
         self._stopping = False
         self._pause = 0.0
 
     def run(self) -> int:
-        """Run them until SIGTERM or SIGINT; the exit status. If none can serve they all end."""
+        """Run them until SIGTERM or SIGINT; the exit status. If as many end and none could ever serve, all end."""
         for number in _STOPPED_BY:
             signal.signal(number, lambda *_: self._stop())
         for _ in range(self._many):
             self._start()
         served = failed = False
-        while self._started:
-            worker, status = os.wait()
-            lived = time.monotonic() - self._started.pop(worker)
-            served = served or lived > _WELL_SECONDS
+        in_vain = 0
+        while self._running:
+            ended, status = os.wait()
+            served = served or any(worker.serves() for worker in self._running.values())
+            worker = self._running.pop(ended)
+            os.close(worker.told)
+            lived = time.monotonic() - worker.started
             code = os.waitstatus_to_exitcode(status)
+            in_vain += not served
             if self._stopping:
                 failed = failed or code not in (0, *(-number for number in _STOPPED_BY))
-            elif not served:
+            elif in_vain == self._many:
                 failed = True
                 self._stop()
             else:
-                complain(f"worker {worker} ended with status {code}; another takes its place")
+                complain(f"worker {ended} ended with status {code}; another takes its place")
                 self._wait(0 if lived > _WELL_SECONDS else min(max(2 * self._pause, 1.0), _LONGEST_PAUSE))
                 self._start()
         return int(failed)
@@ -65,16 +90,21 @@ class Workers:
             time.sleep(0.1)
 
     def _start(self) -> None:
-        if self._stopping:
-            return
-        parent = os.getpid()
         # A signal that comes meanwhile is the child's own when it can be: our handler would stop its siblings there.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPED_BY)
-        worker = os.fork()
-        if worker:
-            self._started[worker] = time.monotonic()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPED_BY)
-            return
+        if not self._stopping:
+            parent = os.getpid()
+            told, tells = os.pipe()
+            number = os.fork()
+            if not number:
+                os.close(told)
+                self._be_worker(parent, tells)
+            os.close(tells)
+            os.set_blocking(told, False)
+            self._running[number] = _Worker(time.monotonic(), told)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPED_BY)
+
+    def _be_worker(self, parent: int, tells: int) -> NoReturn:
         status = 1
         try:
             for number in _STOPPED_BY:
@@ -82,7 +112,7 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPED_BY)
             ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
             if os.getppid() == parent:  # else it ended before we asked
-                self._serve()
+                self._serve(lambda: _tell(tells))
             status = 0
         except Failure as error:
             complain(f"{error.message} [{error.code}]")
@@ -97,6 +127,12 @@ class Workers:
         if not self._stopping:
             self._stopping = True
             self._on_stop()
-        for worker in list(self._started):
+        for worker in list(self._running):
             with suppress(ProcessLookupError):  # it ended in this moment
                 os.kill(worker, signal.SIGTERM)
+
+
+def _tell(pipe: int) -> None:
+    with suppress(BrokenPipeError):  # the parent is gone
+        os.write(pipe, b"+")
+    os.close(pipe)

@@ -17,6 +17,18 @@ class Work(IntEnum):
     """What is cached of a user is to be dropped."""
 
 
+COUNTED = frozenset({Work.POST, Work.DELETE})
+"""What the ranking is told of."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToldRun:
+    """A run of the ranking that was told all that is to be counted, and when it answered (milliseconds since 1970)."""
+
+    at: int
+    run: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Promise:
     """Work that was promised. The id is a UUIDv7 of when."""

@@ -8,7 +8,7 @@ from rookery.domain.copies import Copy, Part
 from rookery.domain.errors import Conflict
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import TweetId, UserId
-from rookery.domain.promises import Promise
+from rookery.domain.promises import Promise, ToldRun
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 
@@ -34,7 +34,7 @@ class Written:
     repeated: bool = False
     """Nothing changed, because it had happened before."""
     promise: Promise | None = None
-    """Made by `purge_user` for this tweet."""
+    """The one for this tweet that was put on the list by this write: by `add_tweet` and `purge_user`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +263,14 @@ class Store(Protocol):
 
     async def counted(self, since: int, after: bytes, limit: int) -> Sequence[Promise]:
         """What was noted so from that time on (milliseconds since 1970), the oldest first, behind an id."""
+        ...
+
+    async def told_run(self) -> ToldRun | None:
+        """What was noted so last."""
+        ...
+
+    async def note_told_run(self, told: ToldRun) -> None:
+        """Note a run of the ranking that was told all. Of two that note at once either wins."""
         ...
 
     # --- the epochs of caches ----------------------------------------------------------------------------------------

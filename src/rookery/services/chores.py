@@ -15,13 +15,13 @@ from rookery.services.accounts import Accounts
 from rookery.services.fanout import Fanout
 from rookery.services.filling import TWEET, Filler
 from rookery.services.sweeping import Sweeping
+from rookery.services.telling import Telling
 from rookery.services.top import Top
 
 _log = logging.getLogger(__name__)
 
-_EVERY_SECONDS = 1.0
-_SELDOM = 60
-"""Every so many turns what need not be at once."""
+_OFTEN_SECONDS = 1.0
+_SELDOM_SECONDS = 60.0
 _PURGE_STEP = 200
 _PURGED_USERS = 10
 
@@ -37,21 +37,24 @@ class Chores:
     fanout: Fanout
     top: Top
     sweeping: Sweeping
+    telling: Telling
 
     async def run(self) -> None:
         """Do them all, again and again, until cancelled."""
-        turn = 0
+        async with asyncio.TaskGroup() as group:  # some take minutes now and then, which the others must not wait for
+            for chore in (self.sweep, self.purge, self.telling.tell_again):
+                group.create_task(self._repeat(chore, _OFTEN_SECONDS))
+            for chore in (self.fanout.review, self.tidy):
+                group.create_task(self._repeat(chore, _SELDOM_SECONDS))
+
+    async def _repeat(self, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
         while True:
-            await self._try(self.purge)
-            await self._try(self.sweep)
-            if turn % _SELDOM == 0:
-                await self._try(self.fanout.review)
-                await self._try(self.tidy)
-            turn += 1
-            await asyncio.sleep(_EVERY_SECONDS)
+            await self._try(chore)
+            await asyncio.sleep(seconds)
 
     async def do_all(self) -> None:
         """Do each once."""
+        await self.telling.tell_again()
         await self.purge()
         await self.sweep()
         await self.fanout.review()

@@ -53,7 +53,7 @@ class Copying:
     notes: Path
 
     async def run(self, progress: Progress) -> int:
-        """Copy all that is not copied yet; how many rows.
+        """Copy all that is not copied yet; how many rows. Into what is a finished copy nothing is copied.
 
         Raises:
             Conflict: `not_the_same`, when the target belongs to others; `copies_differ`, when the source changed since
@@ -61,10 +61,15 @@ class Copying:
         """
         await self._finish_writes()
         secret = await self.source.secret()
-        begun = await self.target.secret() == secret
-        await self.target.adopt_secret(secret)
         whose, now, copied = sha256(secret).hexdigest(), self.clock.now(), 0
-        done = self._noted(whose) if begun else {}  # else the target was made anew, and has nothing
+        done = self._noted(whose)
+        if await self.target.secret() != secret:
+            done = {}  # the target was made anew, and has nothing
+            self._note(whose, done)
+            await self.target.adopt_secret(secret)
+        elif done is None:
+            await self._require_equal(progress)  # it has a life of its own since: nothing is copied over that
+            return 0
         for part in Part:
             text = done.get(part.value, "")
             position = bytes.fromhex(text) if text is not None else None
@@ -75,10 +80,13 @@ class Copying:
                 progress(len(copies))
                 done[part.value] = position.hex() if position is not None else None
                 self._note(whose, done)
-        self.notes.unlink(missing_ok=True)
+        await self._require_equal(progress)
+        self.notes.unlink()
+        return copied
+
+    async def _require_equal(self, progress: Progress) -> None:
         if await self.compare(progress):
             raise copies_differ()
-        return copied
 
     async def compare(self, progress: Progress) -> Mapping[Part, tuple[Digest, Digest]]:
         """The parts that differ, with both sides' digests."""
@@ -97,11 +105,12 @@ class Copying:
             while page := await store.promises(self.clock.now() + 1_000, after, AT_ONCE):
                 after = page[-1].id
 
-    def _noted(self, whose: str) -> dict[str, str | None]:
+    def _noted(self, whose: str) -> dict[str, str | None] | None:
+        """How far a copy of this source has come; None where none is unfinished."""
         if not self.notes.exists():
-            return {}
+            return None
         noted = json.loads(self.notes.read_bytes())
-        return dict(noted["done"]) if noted["of"] == whose else {}
+        return dict(noted["done"]) if noted["of"] == whose else None
 
     def _note(self, whose: str, done: Mapping[str, str | None]) -> None:
         self.notes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -28,6 +28,8 @@ MAX_WAITING = 1_000
 """Fan-outs under way before posting waits for them: the backlog has this bound."""
 ADMIT_SECONDS = 5.0
 """How long a post waits for its place among them before it is refused."""
+AT_ONCE = 16
+"""Slices under way together: where a cache does not answer each takes a second or two."""
 ANSWER_SECONDS = 0.05
 """How long an answer waits for its own fan-out, so that most authors' followers see a tweet when he does."""
 _RETRY_SECONDS = 1.0
@@ -68,15 +70,19 @@ class Fanout:
         self._clock = clock
         self._promises = promises
         self._threshold = threshold
+        self._unfinished: dict[_Delivery, None] = {}
+        """What its post did not wait for, in the order in which it came."""
         self._waiting: deque[_Delivery] = deque()
+        """Those of them that nobody is at work on."""
         self._under_way: dict[bytes, int] = {}
         self._work = asyncio.Event()
         self._places = asyncio.Semaphore(MAX_WAITING)
+        self._taken = 0
 
     @property
     def backlog(self) -> int:
         """Deliveries not finished."""
-        return len(self._waiting)
+        return len(self._unfinished)
 
     async def admit(self) -> None:
         """Take a place for one more delivery, waiting while there is none: this is where posting slows down.
@@ -91,9 +97,21 @@ class Fanout:
                 await self._places.acquire()
         except TimeoutError:
             raise Unavailable("busy", "Too many tweets are on their way; try again in a moment.") from None
+        self._taken += 1
+
+    async def admit_if_idle(self) -> bool:
+        """As `admit`, without waiting, if most places are free.
+
+        For the deliveries of others: who is busy himself would only take them from those who are still at work on them.
+        """
+        if 4 * self._taken >= MAX_WAITING:
+            return False
+        await self.admit()
+        return True
 
     def withdraw(self) -> None:
         """Give an admitted delivery's place back."""
+        self._taken -= 1
         self._places.release()
 
     async def deliver(self, tweet: TweetId, author: UserId, state: FanoutState, promise: Promise | None = None) -> None:
@@ -113,8 +131,8 @@ class Fanout:
         if finished:
             self._leave(delivery)
             return
-        self._waiting.append(delivery)
-        self._work.set()
+        self._unfinished[delivery] = None
+        self._hand_over(delivery)
         if delivery.failures:
             return
         with suppress(TimeoutError):
@@ -125,26 +143,18 @@ class Fanout:
         return entry(tweet, author) in self._under_way
 
     async def run(self) -> None:
-        """Work off deliveries until cancelled."""
-        while True:
-            delivery = self._next()
-            if delivery is None:
-                self._work.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_SECONDS if self._waiting else None):
-                        await self._work.wait()
-                continue
-            if await self._try_slice(delivery):
-                self._waiting.popleft()
-                self._leave(delivery)
-            else:
-                self._waiting.rotate(-1)
-            await asyncio.sleep(0)
+        """Work off deliveries, slice by slice, until cancelled."""
+        hands = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await hands.acquire()
+                group.create_task(self._work_on(await self._next(), hands))
+                await asyncio.sleep(0)  # what waits for nothing is done before the next is begun
 
     async def drain(self) -> None:
         """Return when no delivery waits."""
-        while self._waiting:
-            await self._waiting[-1].done.wait()
+        while self._unfinished:
+            await next(reversed(self._unfinished)).done.wait()
 
     async def review(self) -> None:
         """Move authors on their way between push and pull on, where their time has come."""
@@ -172,14 +182,35 @@ class Fanout:
         """With hysteresis: up at the threshold (seen by `_slice`), down at half of it."""
         return self._threshold is not None and await self._store.has_followers(author, (self._threshold + 1) // 2)
 
-    def _next(self) -> _Delivery | None:
-        """The first delivery that is due, brought to the front; None if all are to be tried again later."""
-        now = self._clock.monotonic()
-        for _ in range(len(self._waiting)):
-            if self._waiting[0].due <= now:
-                return self._waiting[0]
-            self._waiting.rotate(-1)
-        return None
+    def _hand_over(self, delivery: _Delivery) -> None:
+        self._waiting.append(delivery)
+        self._work.set()
+
+    async def _next(self) -> _Delivery:
+        """Take the first delivery that is due, when there is one."""
+        while True:
+            now = self._clock.monotonic()
+            for _ in range(len(self._waiting)):
+                delivery = self._waiting.popleft()
+                if delivery.due <= now:
+                    return delivery
+                self._waiting.append(delivery)
+            self._work.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS if self._waiting else None):
+                    await self._work.wait()
+
+    async def _work_on(self, delivery: _Delivery, hands: asyncio.Semaphore) -> None:
+        finished = False
+        try:
+            finished = await self._try_slice(delivery)
+        finally:
+            if finished:
+                del self._unfinished[delivery]
+                self._leave(delivery)
+            else:
+                self._hand_over(delivery)
+            hands.release()
 
     async def _try_slice(self, delivery: _Delivery) -> bool:
         """Deliver to the next followers; True when there are no more. What fails is tried again, ever more rarely."""

@@ -8,11 +8,13 @@ from typing import NewType
 
 from rookery.domain.errors import BrokenRule, Conflict, unknown_user
 from rookery.domain.ids import TweetId, UserId, id_at
+from rookery.domain.promises import Work
 from rookery.domain.text import clean_body, clean_title
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import UserRecord, check_name, name_key
 from rookery.ports.clock import Clock
 from rookery.ports.store import Credentials, Store
+from rookery.services.promises import Promises
 from rookery.services.top import Top
 from rookery.services.tweets import MAX_INITIAL
 
@@ -56,10 +58,11 @@ class Loaded:
 class Loading:
     """Loads rows in batches. It remembers whom it has met, so one is used for one file."""
 
-    def __init__(self, store: Store, clock: Clock, top: Top) -> None:
+    def __init__(self, store: Store, clock: Clock, top: Top, promises: Promises) -> None:
         self._store = store
         self._clock = clock
         self._top = top
+        self._promises = promises
         self._known: dict[str, UserId] = {}
 
     async def follows(self, pairs: Sequence[tuple[str, str]]) -> Loaded:
@@ -83,12 +86,11 @@ class Loading:
         """
         users = await self._resolve(tweet.author for tweet in found)
         written = await self._store.add_tweets([self._record(tweet) for tweet in found])
-        added = 0
-        for one in written:
-            added += not one.repeated
-            if one.owes_count:
-                await self._top.count(one.tweet)
-        return Loaded(len(found), added, users)
+        owed = [one.tweet for one in written if one.owes_count]
+        for tweet in owed:
+            await self._top.count(tweet)
+        await self._promises.note((Work.POST, tweet.id) for tweet in owed)
+        return Loaded(len(found), sum(not one.repeated for one in written), users)
 
     def _record(self, found: CheckedTweet) -> TweetRecord:
         entropy = sha256(f"{name_key(found.author)}\0{found.key}".encode()).digest()

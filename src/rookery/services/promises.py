@@ -6,10 +6,11 @@ the cache ends with the process.
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import id_at
-from rookery.domain.promises import Promise, Work
+from rookery.domain.promises import COUNTED, Promise, Work
 from rookery.ports.clock import Clock
 from rookery.ports.store import Store
 
@@ -17,7 +18,6 @@ _log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.05
 _MOST_AT_ONCE = 1_000
-_COUNTED = frozenset({Work.POST, Work.DELETE})
 
 
 class Promises:
@@ -46,6 +46,14 @@ class Promises:
             self._kept.append(promise)
             self._news.set()
 
+    async def note(self, counted: Iterable[tuple[Work, bytes]]) -> None:
+        """Note what the ranking was told just now, if it may forget it."""
+        if self._noted:
+            now = self._clock.now()
+            await self._store.note_counted(
+                [Promise(id_at(now, self._clock.random(10)), work, subject) for work, subject in counted]
+            )
+
     async def run(self) -> None:
         """Take kept promises off the list, many at once, until cancelled."""
         while True:
@@ -59,14 +67,7 @@ class Promises:
         while self._kept:
             some, self._kept = self._kept[:_MOST_AT_ONCE], self._kept[_MOST_AT_ONCE:]
             try:
-                if self._noted:
-                    await self._store.note_counted(
-                        [
-                            Promise(id_at(self._clock.now(), promise.id[6:]), promise.work, promise.subject)
-                            for promise in some
-                            if promise.work in _COUNTED
-                        ]
-                    )
+                await self.note((promise.work, promise.subject) for promise in some if promise.work in COUNTED)
                 await self._store.fulfil([promise.id for promise in some])
             except Unavailable:  # they are swept, and kept again
                 _log.warning("kept promises stay on the list, as the store is away")

@@ -91,11 +91,11 @@ class Tweets:
             promise = self.promises.make(Work.POST, tweet.id)
             written = await self.store.add_tweet(tweet, self.most_depth, once, promise)
             # A repeated write is delivered and counted again: the first attempt may have ended between. Both take it
-            # once.
-            if written.owes_count and not await self._try(self.top.count, written.tweet):
-                promise = None  # it stays on the list
+            # once. It has no promise of its own, as the first one's is on the list or was kept.
+            counted = not written.owes_count or await self._try(self.top.count, written.tweet)
             delivering = True
-            await self.fanout.deliver(written.tweet.id, author.id, author.fanout, promise)
+            kept = written.promise if counted else None  # else it stays on the list
+            await self.fanout.deliver(written.tweet.id, author.id, author.fanout, kept)
         finally:
             if not delivering:
                 self.fanout.withdraw()

@@ -18,21 +18,13 @@ _READ: dict[Part, str] = {
     Part.TOKENS: "SELECT hash, user FROM token_by_hash",
     Part.FOLLOWS: "SELECT follower, followee, at, state FROM following",
     Part.UNFOLLOWS: "SELECT follower, followee, at, state FROM following",
-    Part.KEYS: "SELECT key, digest, made, at, stamp, done FROM idempotency",
 }
-
-
-def _key(row: Row) -> Copy | None:
-    key, digest, made, at, stamp, done = row
-    told = told_of(stamp, done) if stamp is not None else None
-    return KeyCopy(key, digest, made + told, at) if told is not None else None  # else it was never answered
 
 
 _MAKE: dict[Part, Callable[[Row], Copy | None]] = {
     Part.TOKENS: lambda row: TokenCopy(*row),
     Part.FOLLOWS: lambda row: FollowCopy(*row[:3]) if row[3] == 0 else None,
     Part.UNFOLLOWS: lambda row: UnfollowCopy(*row[:3]) if row[3] == 1 else None,
-    Part.KEYS: _key,
 }
 
 
@@ -43,6 +35,8 @@ async def dump(session: Session, part: Part, position: bytes, limit: int) -> tup
         return [TweetCopy(tweet) for tweet in tweets], behind
     if part is Part.USERS:
         return await _users(session, position, limit)
+    if part is Part.KEYS:
+        return await _keys(session, position, limit)
     rows, behind = await session.page(_READ[part], position, limit)
     return [copy for copy in map(_MAKE[part], rows) if copy is not None], behind
 
@@ -57,6 +51,31 @@ async def _users(session: Session, position: bytes, limit: int) -> tuple[Sequenc
             purged = record.deleted and await user_rows.left_to_purge(session, record.id) is None
             found.append(UserCopy(record, None if record.deleted else row[6], purged, row[7] or 0))
     return found, behind
+
+
+async def _keys(session: Session, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
+    rows, behind = await session.page("SELECT key, digest, made, at, stamp, done FROM idempotency", position, limit)
+    found: list[Copy] = []
+    for key, digest, made, at, stamp, done in rows:
+        if stamp is None:
+            continue  # it was released
+        told = told_of(stamp, done)
+        if told is None and await _was_made(session, made, stamp):
+            told = b""  # nobody was answered, and whoever asks again must not get a second one
+        if told is not None:
+            found.append(KeyCopy(key, digest, made + told, at))
+    return found, behind
+
+
+async def _was_made(session: Session, made: bytes, stamp: int) -> bool:
+    """Whether there is a tweet or user with this id, made by the write of this timestamp."""
+    for query in (
+        "SELECT writetime(author) FROM tweet_by_id WHERE id = ?",
+        "SELECT writetime(name) FROM user_by_id WHERE id = ?",
+    ):
+        if await session.read(query, made) == [(stamp,)]:
+            return True
+    return False
 
 
 async def restore(session: Session, copies: Sequence[Copy]) -> None:
@@ -94,23 +113,18 @@ async def _restore_user(session: Session, copy: UserCopy) -> None:
 
 
 async def _restore_follows(session: Session, copies: Sequence[Copy]) -> None:
-    follows: defaultdict[UserId, dict[UserId, int]] = defaultdict(dict)
-    for copy in copies:
-        if isinstance(copy, FollowCopy):
-            follows[copy.follower][copy.followee] = copy.at
-    await session.each(
-        [
-            partial(follow_rows.add_many, session, follower + next(iter(some)), follower, some)
-            for follower, some in follow_rows.in_batches(follows)
-        ]
-    )
-    notes = [copy for copy in copies if isinstance(copy, UnfollowCopy)]
-    await session.each(
-        [
-            partial(follow_rows.note, session, copy.follower + copy.followee, copy.follower, copy.followee, copy.at)
-            for copy in notes
-        ]
-    )
+    # Each follower's in as few transactions as may be, since those of one follower wait for each other.
+    for kind, write in ((FollowCopy, follow_rows.add_many), (UnfollowCopy, follow_rows.note_many)):
+        wanted: defaultdict[UserId, dict[UserId, int]] = defaultdict(dict)
+        for copy in copies:
+            if isinstance(copy, kind):
+                wanted[copy.follower][copy.followee] = copy.at
+        await session.each(
+            [
+                partial(write, session, follower + session.stamp().to_bytes(8, "big"), follower, some)
+                for follower, some in follow_rows.in_batches(wanted)
+            ]
+        )
 
 
 async def _restore_key(keys: Keys, copy: KeyCopy) -> None:

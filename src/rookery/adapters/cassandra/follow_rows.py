@@ -11,7 +11,7 @@ from functools import partial
 from heapq import merge
 
 from rookery.adapters.cassandra.journal import FollowRows
-from rookery.adapters.cassandra.session import Change, Session
+from rookery.adapters.cassandra.session import ABOVE_ALL, Change, Session
 from rookery.domain.errors import Conflict
 from rookery.domain.ids import UserId
 
@@ -22,7 +22,6 @@ _SHARDS = 4
 """Partitions of one user's followers, so that those of the greatest are not too great."""
 _SLACK = 16
 _COUNTED = 5_000
-_ABOVE_ALL = b"\xff" * 17
 _VERSION, _FOLLOWED, _UNFOLLOWED = -1, 0, 1
 _HEAD = b"\0"
 """Stands for a followee in the row of the version."""
@@ -37,7 +36,8 @@ class _Seen:
     many: int
     followed: Mapping[UserId, bytes]
     """Those followed, and who wrote so."""
-    unfollowed: Collection[UserId]
+    unfollowed: Mapping[UserId, bytes | None]
+    """Those noted as unfollowed, and who had written that they are followed."""
 
 
 _Plan = Callable[[_Seen], Mapping[UserId, Sequence[Change]]]
@@ -51,6 +51,8 @@ async def add(
 ) -> bool:
     """Let one follow another; False if he did, but for `by` itself. `writer` is an id of this change's own.
 
+    What `by` did and someone has taken back since is not done again.
+
     Raises:
         Conflict: `too_many_followees`.
     """
@@ -60,6 +62,9 @@ async def add(
         nonlocal again
         if followee in seen.followed:
             again = seen.followed[followee] == by
+            return {}
+        if seen.unfollowed.get(followee) == by:
+            again = True
             return {}
         if seen.many >= most:
             raise Conflict("too_many_followees", f"A user follows at most {most} others.")
@@ -81,31 +86,33 @@ async def add_many(session: Session, writer: bytes, follower: UserId, followees:
 def in_batches(
     wanted: Mapping[UserId, Mapping[UserId, int]],
 ) -> Iterator[tuple[UserId, Mapping[UserId, int]]]:
-    """For each follower whom he is to follow, and since when, as many as `add_many` takes."""
+    """For each follower some others and a time for each, no more than one transaction takes."""
     for follower, followees in wanted.items():
         pairs = list(followees.items())
         for start in range(0, len(pairs), MOST_AT_ONCE):
             yield follower, dict(pairs[start : start + MOST_AT_ONCE])
 
 
-async def note(session: Session, writer: bytes, follower: UserId, followee: UserId, at: int) -> None:
-    """Note that one unfollowed another, unless he follows him or it is noted."""
+async def note_many(session: Session, writer: bytes, follower: UserId, followees: Mapping[UserId, int]) -> None:
+    """Note whom one unfollowed and when, up to `MOST_AT_ONCE`, unless he follows him or it is noted."""
 
     def plan(seen: _Seen) -> Mapping[UserId, Sequence[Change]]:
-        if followee in seen.followed or followee in seen.unfollowed:
-            return {}
-        return {followee: _removing(follower, followee, at)}
+        new = {user: at for user, at in followees.items() if user not in seen.followed and user not in seen.unfollowed}
+        return {user: _removing(follower, user, at, seen) for user, at in new.items()}
 
-    await _decide(session, writer, follower, [followee], plan, step=0)
+    await _decide(session, writer, follower, list(followees), plan, step=0)
 
 
 async def remove(
     session: Session, writer: bytes, follower: UserId, followees: Sequence[UserId], at: int | None
 ) -> Collection[UserId]:
-    """End that one follows up to `MOST_AT_ONCE`; whom he did. They are noted as unfollowed `at`, or not at all."""
+    """End that one follows up to `MOST_AT_ONCE`; whom he did. They are noted as unfollowed `at`, or not at all.
+
+    Nobody is told of when others changed the same meanwhile and this change got no answer.
+    """
 
     def plan(seen: _Seen) -> Mapping[UserId, Sequence[Change]]:
-        return {followee: _removing(follower, followee, at) for followee in followees if followee in seen.followed}
+        return {user: _removing(follower, user, at, seen) for user in followees if user in seen.followed}
 
     return await _decide(session, writer, follower, followees, plan, step=-1)
 
@@ -119,11 +126,11 @@ def _adding(follower: UserId, followee: UserId, at: int, by: bytes, seen: _Seen)
     return [added, forget] if followee in seen.unfollowed else [added]
 
 
-def _removing(follower: UserId, followee: UserId, at: int | None) -> Sequence[Change]:
+def _removing(follower: UserId, followee: UserId, at: int | None, seen: _Seen) -> Sequence[Change]:
     gone = ("DELETE FROM following WHERE follower = ? AND state = 0 AND followee = ?", (follower, followee))
     note = (
-        "INSERT INTO following (follower, state, followee, at) VALUES (?, 1, ?, ?) USING TTL ?",
-        (follower, followee, at, UNFOLLOWS_KEPT_SECONDS),
+        "INSERT INTO following (follower, state, followee, at, writer) VALUES (?, 1, ?, ?, ?) USING TTL ?",
+        (follower, followee, at, seen.followed.get(followee), UNFOLLOWS_KEPT_SECONDS),
     )
     return [gone, note] if at is not None else [gone]
 
@@ -160,7 +167,7 @@ async def _decide(
         turn += 1
     if turn:  # another attempt of ours may have changed more of them
         await redo(session, FollowRows(follower, followees))
-    else:
+    elif step:
         await _write_other_end(session, follower, dict.fromkeys(changed, step > 0), stamp)
     return changed
 
@@ -199,7 +206,7 @@ async def _see(session: Session, follower: UserId, followees: Sequence[UserId], 
         writer=head[3] if head else None,
         many=head[4] if head else 0,
         followed={UserId(row[1]): row[3] for row in rows if row[0] == _FOLLOWED},
-        unfollowed={UserId(row[1]) for row in rows if row[0] == _UNFOLLOWED},
+        unfollowed={UserId(row[1]): row[3] for row in rows if row[0] == _UNFOLLOWED},
     )
 
 
@@ -213,7 +220,7 @@ def _shard(follower: UserId) -> int:
 async def followees(session: Session, user: UserId, below: UserId | None, limit: int) -> list[UserId]:
     """See `Store.followees`."""
     query = "SELECT followee FROM following WHERE follower = ? AND state = 0 AND followee < ? LIMIT ?"
-    return [UserId(followee) for (followee,) in await session.read(query, user, below or _ABOVE_ALL, limit)]
+    return [UserId(followee) for (followee,) in await session.read(query, user, below or ABOVE_ALL, limit)]
 
 
 async def followers(session: Session, user: UserId, below: UserId | None, limit: int) -> list[UserId]:
@@ -221,7 +228,7 @@ async def followers(session: Session, user: UserId, below: UserId | None, limit:
     query = "SELECT follower FROM follower WHERE followee = ? AND shard = ? AND follower < ? LIMIT ?"
     share = limit // _SHARDS + _SLACK
     found: list[list[bytes]] = [[] for _ in range(_SHARDS)]
-    lowest: dict[int, bytes] = dict.fromkeys(range(_SHARDS), below or _ABOVE_ALL)
+    lowest: dict[int, bytes] = dict.fromkeys(range(_SHARDS), below or ABOVE_ALL)
     while True:
         # Above the end of every partition that has more, nothing is missing.
         known_above = max(lowest.values(), default=b"")

@@ -14,7 +14,7 @@ import msgspec
 from rookery.adapters.cassandra.session import AHEAD_MICROS, Row, Session
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, UserId, id_at, millis_of
-from rookery.domain.promises import Promise, Work
+from rookery.domain.promises import Promise, ToldRun, Work
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import UserRecord
 from rookery.ports.clock import Clock
@@ -37,6 +37,8 @@ _KNOWN_MILLIS = 5_000
 _KNOWN_BUCKETS = 64
 _MARGIN_BUCKETS = 12
 _REDONE = 100_000
+# So long after its begin a write is over, done or given up. Until then its maker may decide what is to be finished.
+_MAKING_MILLIS = 10_000
 _REMEMBERED_BUCKETS = 60
 
 
@@ -102,9 +104,10 @@ class Journal:
         self._redone: dict[bytes, None] = {}
 
     async def add(self, promise: Promise | None, rows: Rows, stamp: int | None = None) -> Entry:
-        """Write down what a write is about to change; from now on it is done for certain.
+        """Write down what a write is about to change. It is listed under its promise, or one of the store's own.
 
-        It is listed under the promise made for it, or under one of the store's own.
+        From now on new tweets and deletes are done for certain; who gets a handle, and who follows whom, is finished
+        once it is decided.
         """
         made = promise.id if promise else id_at(self._clock.now(), self._clock.random(10))
         entry = Entry(promise, made, rows, stamp or self._session.stamp())
@@ -138,7 +141,7 @@ class Journal:
         await self._session.each([partial(remove, entry) for entry in entries])
 
     async def oldest(self, before: int, after: bytes, limit: int) -> list[Promise]:
-        """See `Store.promises`. The rows of each are done again first, and entries of the store's own end with that.
+        """See `Store.promises`. The rows of each are done again first; old entries of the store's own end with that.
 
         What can't be done now stays on the list, and holds up nothing else.
         """
@@ -152,7 +155,7 @@ class Journal:
                     await self._close(bucket)
                 done = await self._session.each([partial(self._try, row) for row in rows])
                 found += [entry.promise for entry in done if entry and entry.promise]
-                await self.remove([entry.id for entry in done if entry and not entry.promise])
+                await self.remove([entry.id for entry in done if entry and not entry.promise and self._is_over(entry)])
                 more = len(rows) == limit
                 low = rows[-1][0] if rows else low
         return found[:limit]
@@ -185,6 +188,16 @@ class Journal:
                 break
         return found[:limit]
 
+    async def told_run(self) -> ToldRun | None:
+        """See `Store.told_run`."""
+        rows = await self._session.read("SELECT value FROM meta WHERE name = 'told run'")
+        return ToldRun(int.from_bytes(rows[0][0][:8], "big"), rows[0][0][8:]) if rows else None
+
+    async def note_told_run(self, told: ToldRun) -> None:
+        """See `Store.note_told_run`."""
+        query = "INSERT INTO meta (name, value) VALUES ('told run', ?)"
+        await self._session.write(query, told.at.to_bytes(8, "big") + told.run, stamp=self._session.stamp())
+
     async def _rows(self, bucket: int, low: bytes, high: bytes, limit: int) -> list[Row]:
         """The oldest entries of one bucket between two ids."""
         query = (
@@ -214,10 +227,15 @@ class Journal:
         except Exception:  # noqa: BLE001 - one that can't be done must not keep the others
             _log.exception("rows that were promised could not be written")
             return None
-        self._redone[made] = None
-        if len(self._redone) > _REDONE:
-            del self._redone[next(iter(self._redone))]
+        if self._is_over(entry):
+            self._redone[made] = None
+            if len(self._redone) > _REDONE:
+                del self._redone[next(iter(self._redone))]
         return entry
+
+    def _is_over(self, entry: Entry) -> bool:
+        """Whether its maker is no more at work, so that doing it again was the last of it."""
+        return self._clock.now() - millis_of(entry.id) >= _MAKING_MILLIS
 
     # --- which buckets there are -------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from rookery.ports.clock import Clock
 from rookery.ports.store import not_the_same
 
 _SECONDS = 30.0
-_ALONE_SECONDS = 300
+_ALONE_SECONDS = 900
 _DAY = 24 * 60 * 60
 # A replica that is slow or dead is read around by its coordinator too, not only by us.
 _READ_AROUND = "speculative_retry = 'MIN(99PERCENTILE,50ms)'"
@@ -157,8 +157,12 @@ async def adopt_secret(session: Session, value: bytes) -> None:
         return
     if await session.read("SELECT id FROM user_by_id LIMIT 1"):
         raise not_the_same()
-    while await secret(session) != value:
-        await session.decide(("UPDATE meta SET value = ? WHERE name = 'secret' IF value = ?", (value, mine)))
+    while not await session.decide(("UPDATE meta SET value = ? WHERE name = 'secret' IF value = ?", (value, mine))):
+        found = (await session.read(_META, "secret", serial=True))[0][0]
+        if found == value:
+            return
+        if found != mine:  # another copy was faster
+            raise not_the_same()
 
 
 @asynccontextmanager
@@ -169,9 +173,11 @@ async def _alone(session: Session, who: bytes) -> AsyncIterator[None]:
         Conflict: `schema_in_work`.
     """
     take = "INSERT INTO meta (name, value) VALUES ('in work', ?) IF NOT EXISTS USING TTL ?"
-    if not await session.decide((take, (who, _ALONE_SECONDS))):
+    while not await session.decide((take, (who, _ALONE_SECONDS))):
         found = await session.read(_META, "in work", serial=True)
-        if found != [(who,)]:
+        if found == [(who,)]:
+            break
+        if found:
             raise Conflict("schema_in_work", "Another rookery schema apply is at work: try again when it has ended.")
     try:
         yield

@@ -1,6 +1,7 @@
 """One session with a Cassandra ring: prepared statements, bounds on time and number, and errors of the domain."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from acsylla.errors import (
     CassErrorLibNoHostsAvailable,
     CassErrorLibUnableToSetKeyspace,
     CassErrorServerInvalidQuery,
+    CassErrorServerSyntaxError,
+    CassErrorServerUnauthorized,
     CassErrorServerUnavailable,
     CassException,
 )
@@ -21,6 +24,8 @@ from rookery.domain.errors import Conflict, Malformed, Unavailable
 from rookery.ports.clock import Clock
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
 Change = tuple[str, Sequence[object]]
@@ -41,10 +46,16 @@ _HEARTBEAT_SECONDS = 2
 # The chain of the certificate (1) and the node's address in it (2). acsylla takes anything with a value, and its own
 # word for the second means the first alone.
 _VERIFIED = SimpleNamespace(value=1 | 2)
-_DECISIONS = 2
-"""How often what is to be decided can be tried within the bound, when the node that was asked does not answer."""
-_REFUSED = (CassErrorServerUnavailable, CassErrorLibNoHostsAvailable, RuntimeError)
-"""What surely changed nothing: too few nodes, none to ask, a closed session."""
+_ATTEMPTS = 2
+"""How often what only one node is asked for can be tried within the bound, when that one does not answer."""
+_MISTAKES = (CassErrorServerInvalidQuery, CassErrorServerSyntaxError)
+"""What only a mistake of ours can bring about."""
+_REFUSED = (CassErrorServerUnavailable, CassErrorServerUnauthorized, CassErrorLibNoHostsAvailable, RuntimeError)
+"""What surely changed nothing: too few nodes, no right to it, none to ask, a closed session."""
+_TOLD_SECONDS = 10.0
+"""How often at most the log tells of failures of one kind."""
+ABOVE_ALL = b"\xff" * 17
+"""Above every id."""
 _LONG_SECONDS = 30.0
 _BACK_OFF_SECONDS = 0.004
 _LONGEST_BACK_OFF_SECONDS = 0.1
@@ -78,6 +89,8 @@ class Session:
         self._prepared: dict[str, acsylla.PreparedStatement] = {}
         self._stamp = 0
         self._closed = False
+        self._told: dict[type[BaseException], float] = {}
+        """When the log was last told of a kind of failure."""
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -91,13 +104,13 @@ class Session:
         return max(self._stamp, (after or 0) + 1)  # not kept: another's wrong clock must not become ours
 
     @asynccontextmanager
-    async def within(self) -> AsyncIterator[None]:
-        """What is done inside takes no longer than one statement may, all together."""
+    async def within(self, seconds: float | None = None) -> AsyncIterator[None]:
+        """What is done inside takes no longer than one statement may, or so many seconds, all together."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(seconds or self._timeout):
                 yield
         except TimeoutError as error:
-            raise unavailable(error) from error
+            raise self._failed(error) from error
 
     async def back_off(self, turn: int) -> None:
         """Wait a little, at random and longer each turn, before trying again what others try as well."""
@@ -108,38 +121,41 @@ class Session:
 
     async def read(self, cql: str, *values: object, serial: bool = False, long: bool = False) -> list[Row]:
         """The rows of a SELECT. `serial` settles what is being decided; `long` allows for counting many rows."""
-        statement = await self._bind(cql, values)
-        statement.set_is_idempotent(not long)  # counting takes its time, and twice is twice the work
-        if serial:
-            statement.set_consistency(acsylla.Consistency.LOCAL_SERIAL)
         seconds = _LONG_SECONDS if long else self._timeout
-        if long:
-            statement.set_timeout(seconds)
-        return _rows(await self._run(self._driver.execute(statement), seconds))
+        async with self.within(seconds):
+            statement = await self._bind(cql, values)
+            statement.set_is_idempotent(not long)  # counting takes its time, and twice is twice the work
+            if serial:
+                statement.set_consistency(acsylla.Consistency.LOCAL_SERIAL)
+            if long:
+                statement.set_timeout(seconds)
+            return _rows(await self._run(self._driver.execute(statement), seconds))
 
     async def page(self, cql: str, position: bytes, limit: int) -> tuple[list[Row], bytes | None]:
         """Some of the rows of a SELECT over all partitions, and the position behind them; None at the end."""
-        statement = await self._bind(cql, ())
-        statement.set_is_idempotent(True)
-        statement.set_page_size(limit)
-        if position:
-            statement.set_page_state(position)
-        result = await self._run(self._driver.execute(statement), self._timeout)
+        async with self.within():
+            statement = await self._bind(cql, ())
+            statement.set_is_idempotent(True)
+            statement.set_page_size(limit)
+            if position:
+                statement.set_page_state(position)
+            result = await self._run(self._driver.execute(statement), self._timeout)
         return _rows(result), result.page_state() if result.has_more_pages() else None
 
     async def write(self, cql: str, *values: object, stamp: int) -> None:
         """Write with a timestamp of its own, so that doing it twice is doing it once."""
-        statement = await self._bind(cql, values)
-        statement.set_is_idempotent(True)
-        statement.set_timestamp(stamp)
-        await self._run(self._driver.execute(statement), self._timeout)
+        async with self.within():
+            statement = await self._bind(cql, values)
+            statement.set_is_idempotent(True)
+            statement.set_timestamp(stamp)
+            await self._run(self._driver.execute(statement), self._timeout)
 
     async def decide(self, *changes: Change) -> bool | None:
         """Make changes of one partition if their conditions hold (a lightweight transaction).
 
         False when they do not hold; None when nobody knows: then what became of it is to be read with `serial`.
         """
-        seconds = self._timeout / _DECISIONS
+        seconds = self._timeout / _ATTEMPTS
         statements = [await self._bind(cql, values) for cql, values in changes]
         if len(statements) == 1:
             statements[0].set_timeout(seconds)
@@ -154,11 +170,12 @@ class Session:
         try:
             async with asyncio.timeout(seconds):
                 result = await asked
+        except _MISTAKES:
+            raise
         except _REFUSED as error:
-            raise unavailable(error) from error
-        except CassErrorServerInvalidQuery:
-            raise  # a mistake of ours
-        except (CassException, TimeoutError):
+            raise self._failed(error) from error
+        except (CassException, TimeoutError) as error:
+            self._failed(error)
             return None
         return bool(result.first().column_value_by_index(0))
 
@@ -203,13 +220,13 @@ class Session:
             await self._driver.close()
 
     async def _bind(self, cql: str, values: Sequence[object]) -> acsylla.Statement:
-        for attempt in range(_DECISIONS):  # the node that is asked first may be one that died a moment ago
+        for attempt in range(_ATTEMPTS):  # the node that is asked first may be one that died a moment ago
             if cql in self._prepared:
                 break
             try:
-                self._prepared[cql] = await self._run(self._driver.create_prepared(cql), self._timeout / _DECISIONS)
+                self._prepared[cql] = await self._run(self._driver.create_prepared(cql), self._timeout / _ATTEMPTS)
             except Unavailable:
-                if attempt == _DECISIONS - 1:
+                if attempt == _ATTEMPTS - 1:
                     raise
         return self._prepared[cql].bind(list(values))
 
@@ -218,10 +235,18 @@ class Session:
         try:
             async with asyncio.timeout(seconds):
                 return await asked
-        except CassErrorServerInvalidQuery:
-            raise  # a mistake of ours
+        except _MISTAKES:
+            raise
         except (CassException, RuntimeError, TimeoutError) as error:
-            raise unavailable(error) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> Unavailable:
+        """What is told of a failure; its cause goes to the log, now and then."""
+        now, kind = self._clock.monotonic(), type(error)
+        if not self._closed and now - self._told.get(kind, float("-inf")) >= _TOLD_SECONDS:
+            self._told[kind] = now
+            _log.warning("Cassandra: %s: %s", kind.__name__, str(error) or "no answer in time")
+        return unavailable(error)
 
 
 async def connect(access: Access, clock: Clock, *, keyspace: str | None, seconds: float) -> Session:

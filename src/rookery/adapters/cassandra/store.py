@@ -7,10 +7,11 @@ several - a name, a key, a follow within the bound, who deleted first - is decid
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -32,7 +33,7 @@ from rookery.domain.copies import Copy, Part
 from rookery.domain.errors import Conflict, NotFound, Unavailable, unknown_tweet, unknown_user
 from rookery.domain.idempotency import KEPT_MILLIS, Once
 from rookery.domain.ids import TweetId, UserId
-from rookery.domain.promises import Promise
+from rookery.domain.promises import Promise, ToldRun
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.clock import Clock
@@ -41,6 +42,8 @@ from rookery.ports.store import Below, Credentials, FanoutChange, Written
 _NEW, _OLD = b"\x01", b"\x00"
 _IMPORTED_AT_ONCE = 50
 _MOST_SKEW_MILLIS = 500
+_AGAIN_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
 
 
 class CassandraStore:
@@ -129,10 +132,11 @@ class CassandraStore:
         deleted = await self._session.each([partial(delete, tweet) for tweet in some])
         left = replace(before, tweets=some[-1]) if some else before
         left = await self._remove_follows(user, left, limit - len(some))
-        if left == before:
-            await user_rows.mark_purged(self._session, user, left)
-            return None
-        await user_rows.note_purged(self._session, user, left)
+        async with self._writing():
+            if left == before:
+                await user_rows.mark_purged(self._session, user, left)
+                return None
+            await user_rows.note_purged(self._session, user, left)
         return deleted
 
     async def _remove_follows(self, user: UserId, left: Left, limit: int) -> Left:
@@ -179,7 +183,8 @@ class CassandraStore:
             await user_rows.revoke(self._session, token_hash)
 
     async def revoke_tokens(self, user: UserId) -> int:
-        return await user_rows.revoke_all(self._session, user)
+        async with self._writing():
+            return await user_rows.revoke_all(self._session, user)
 
     async def recall(self, once: Once) -> bytes | None:
         claim = await self._keys.look(once)
@@ -213,8 +218,8 @@ class CassandraStore:
                 await self._journal.remove([entry.id])
                 raise
             await self._keys.done(once, claim, _NEW if new else _OLD)
-            await self._purge_again([follower, followee])
         self._clear(entry)
+        await self._look_behind([follower, followee])
         return new
 
     async def add_follows(self, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
@@ -227,8 +232,8 @@ class CassandraStore:
             async with self._writing(), self._turns.of(follower):
                 entry = await self._journal.add(None, FollowRows(follower, list(followees)))
                 new = await follow_rows.add_many(self._session, entry.id, follower, followees)
-                await self._purge_again([follower, *followees])
             self._clear(entry)
+            await self._look_behind([follower, *followees])
             return new
 
         return sum(await self._session.each([partial(add, *batch) for batch in follow_rows.in_batches(wanted)]))
@@ -276,9 +281,10 @@ class CassandraStore:
             rows = TweetRows([tweet])
             entry = await self._journal.add(promise, rows, claim.stamp)
             await tweet_rows.write(session, rows, claim.stamp)
-            await asyncio.gather(self._keys.done(once, claim), self._purge_again([tweet.author]))
+            await self._keys.done(once, claim)
         self._clear(entry)
-        return Written(tweet, owes_count=True)
+        await self._look_behind([tweet.author])
+        return Written(tweet, owes_count=True, promise=promise)
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
         await self._require_known({tweet.author for tweet in tweets})
@@ -296,8 +302,8 @@ class CassandraStore:
             async with self._writing():
                 entry = await self._journal.add(None, rows)
                 await tweet_rows.write(self._session, rows, entry.stamp)
-                await self._purge_again([tweet.author for tweet in rows.tweets])
             self._clear(entry)
+            await self._look_behind([tweet.author for tweet in rows.tweets])
         return written
 
     async def tweets(self, ids: Sequence[TweetId]) -> Mapping[TweetId, TweetRecord]:
@@ -325,7 +331,8 @@ class CassandraStore:
     # --- fan-out -----------------------------------------------------------------------------------------------------
 
     async def set_fanout(self, author: UserId, old: FanoutState, new: FanoutState, at: int) -> bool:
-        return await user_rows.set_fanout(self._session, author, old, new, at)
+        async with self._writing():
+            return await user_rows.set_fanout(self._session, author, old, new, at)
 
     async def fanout_changes(self) -> Sequence[FanoutChange]:
         return await user_rows.fanout_changes(self._session)
@@ -343,6 +350,13 @@ class CassandraStore:
 
     async def counted(self, since: int, after: bytes, limit: int) -> Sequence[Promise]:
         return await self._journal.counted(since, after, limit)
+
+    async def told_run(self) -> ToldRun | None:
+        return await self._journal.told_run()
+
+    async def note_told_run(self, told: ToldRun) -> None:
+        async with self._writing():
+            await self._journal.note_told_run(told)
 
     async def _redo(self, entry: Entry) -> None:
         """Do what an entry says, whatever of it was done. Nothing that was written later is undone by that."""
@@ -368,13 +382,33 @@ class CassandraStore:
     def _clear(self, entry: Entry) -> None:
         """Take an entry of the store's own off the list. Nobody waits for it, and what is left a sweep takes off."""
         if entry.promise is None:
-            task = asyncio.create_task(self._forget(entry))
-            self._behind.add(task)
-            task.add_done_callback(self._behind.discard)
+            self._begin_behind(self._forget(entry))
+
+    async def _look_behind(self, users: Sequence[UserId]) -> None:
+        """See whether a write came after its user was purged. It is done and soon answered, whatever comes of this."""
+        done = asyncio.Event()
+        self._begin_behind(self._purge_again_in_the_end(users, done))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), _LOOK_SECONDS)
+
+    def _begin_behind(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin what nobody waits for to its end but `close`."""
+        task = asyncio.create_task(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
 
     async def _forget(self, entry: Entry) -> None:
         with suppress(Unavailable):
             await self._journal.remove([entry.id])
+
+    async def _purge_again_in_the_end(self, users: Sequence[UserId], done: asyncio.Event) -> None:
+        while not done.is_set() and not self._closed:
+            try:
+                await self._purge_again(users)
+            except Unavailable:
+                await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                done.set()
 
     async def _purge_again(self, users: Sequence[UserId]) -> None:
         """Rows that were written while their user was deleted may have come after his purge."""

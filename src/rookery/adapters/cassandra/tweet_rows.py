@@ -7,7 +7,7 @@ import msgspec
 
 from rookery.adapters.cassandra import user_rows
 from rookery.adapters.cassandra.journal import NoTweetRows, TweetRows
-from rookery.adapters.cassandra.session import Row, Session
+from rookery.adapters.cassandra.session import ABOVE_ALL, Row, Session
 from rookery.domain.errors import Conflict, deleted_tweet, unknown_tweet
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.timeline import entry
@@ -18,7 +18,6 @@ _COLUMNS = "id, author, title, body, retweet, root, depth, initial, deleted"
 _INSERT = (
     "INSERT INTO tweet_by_id (id, author, title, body, retweet, root, depth, initial) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_ABOVE_ALL = b"\xff" * 17
 
 
 def _record(row: Row) -> TweetRecord:
@@ -58,7 +57,7 @@ async def tails(session: Session, wanted: Sequence[Below], limit: int) -> list[l
     """See `Store.tails`."""
     query = "SELECT id FROM tweet_by_author WHERE author = ? AND id < ? LIMIT ?"
     found = await session.each(
-        [partial(session.read, query, author, below or _ABOVE_ALL, limit) for author, below in wanted]
+        [partial(session.read, query, author, below or ABOVE_ALL, limit) for author, below in wanted]
     )
     return [
         [entry(TweetId(tweet), author) for (tweet,) in rows] for (author, _), rows in zip(wanted, found, strict=True)
@@ -163,7 +162,7 @@ async def some_to_purge(session: Session, author: UserId, below: bytes | None, l
     query = "SELECT id, depth FROM tweet_by_author WHERE author = ? AND id < ? LIMIT ?"
     some: list[TweetId] = []
     touched = 0
-    for tweet, depth in await session.read(query, author, below or _ABOVE_ALL, limit):
+    for tweet, depth in await session.read(query, author, below or ABOVE_ALL, limit):
         touched += 1 + depth
         if some and touched > limit:
             break

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from rookery.adapters.cassandra.journal import NoUserRows, UserRows
-from rookery.adapters.cassandra.session import Row, Session
+from rookery.adapters.cassandra.session import AHEAD_MICROS, Row, Session
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.users import FanoutState, UserRecord, name_key
 from rookery.ports.store import FanoutChange
@@ -52,6 +52,8 @@ async def by_name(session: Session, name: str) -> UserRecord | None:
 
 async def owner_of(session: Session, name: str, *, serial: bool = False) -> UserId | None:
     """To whom a handle was given."""
+    if not name:  # no key of Cassandra is empty
+        return None
     rows = await session.read("SELECT id FROM user_by_name WHERE name_key = ?", name_key(name), serial=serial)
     return UserId(rows[0][0]) if rows else None
 
@@ -145,7 +147,10 @@ async def remove(session: Session, rows: NoUserRows, stamp: int) -> None:
 async def put_to_purge(session: Session, user: UserId, stamp: int) -> None:
     """Put a deleted user on the list of those to purge, from the beginning, whatever was noted of him there."""
     left = await left_to_purge(session, user)
-    stamp = max(stamp, left.stamp + 1 if left else 0)
+    named = await session.read("SELECT writetime(display_name) FROM user_by_id WHERE id = ?", user)
+    purged = named[0][0] if named else None
+    # Above whatever a purge that ends in this moment notes, and above what one that has ended took off the list.
+    stamp = max(stamp, left.stamp + AHEAD_MICROS if left else 0, (purged or 0) + 1)
     await session.write(
         "INSERT INTO user_to_purge (list, id, stamp, tweets_below, followees_below, followers_below)"
         " VALUES (?, ?, ?, null, null, null)",
@@ -182,7 +187,10 @@ async def note_purged(session: Session, user: UserId, left: Left) -> None:
 
 
 async def mark_purged(session: Session, user: UserId, left: Left) -> None:
-    """Nothing of him is left but his handle. If he is put on the list again meanwhile he stays there."""
+    """Nothing of him is left but his handle. If he is put on the list again meanwhile he stays there.
+
+    Not before his display name is taken away: the list is dated by that.
+    """
     named = session.stamp(left.stamp)
     await session.write("UPDATE user_by_id SET display_name = '' WHERE id = ?", user, stamp=named)
     await session.write("DELETE FROM user_to_purge WHERE list = ? AND id = ?", _LIST, user, stamp=left.stamp + 1)
@@ -216,7 +224,7 @@ async def revoke(session: Session, token_hash: bytes, owner: UserId | None = Non
     """See `Store.revoke_token`. A token that an `owner` has on his list is ended also where its row is not seen yet."""
     rows = await session.read("SELECT user, writetime(user) FROM token_by_hash WHERE hash = ?", token_hash)
     for user, written in rows or ([(owner, None)] if owner else []):
-        stamp = session.stamp(written)
+        stamp = session.stamp(written) if written else session.stamp() + AHEAD_MICROS
         await session.write("DELETE FROM token_by_hash WHERE hash = ?", token_hash, stamp=stamp)
         await session.write("DELETE FROM token_by_user WHERE user = ? AND hash = ?", user, token_hash, stamp=stamp)
 

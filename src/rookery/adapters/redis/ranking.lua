@@ -8,7 +8,7 @@
 --   <base><generation>:c  hash  tweet -> count
 --   <base><generation>:t  zset  live tweets by count; those with equal counts lie in the order of their ids
 
-local VERSION = 2
+local VERSION = 3
 local LIVE, GONE = '1', '0'
 local NOBODY = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' -- no library is at hand while this is loaded
 local ABANDONED = 300 -- seconds
@@ -145,8 +145,9 @@ redis.register_function('rookery_begin', function(keys, args)
     local now = redis.call('TIME')[1]
     if found[1] and tonumber(now) - tonumber(found[2]) < tonumber(args[1]) then return 0 end
     drop(base, found[1])
-    local generation = redis.call('HINCRBY', meta, 'last', 1)
-    redis.call('HSET', meta, 'next', generation, 'touched', now)
+    -- Above the time, so that none comes again when all of this is lost and begins anew.
+    local generation = math.max(tonumber(redis.call('HGET', meta, 'last') or 0) + 1, tonumber(now))
+    redis.call('HSET', meta, 'last', generation, 'next', generation, 'touched', now)
     return generation
 end)
 

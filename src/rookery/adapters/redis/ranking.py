@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.resources import files
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Of the library, as in ranking.lua."""
 _LIBRARY = files("rookery.adapters.redis").joinpath("ranking.lua").read_text()
 BASE = b"{rookery:0}:"
@@ -32,6 +32,8 @@ _CONNECTIONS = 64
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _BATCH = 500
+_MOST_STEPS = 2_000
+"""How far one call of a recount walks up: some milliseconds."""
 _PATIENCE_SECONDS = 10
 """How long a recount that does nothing more is waited for by another."""
 _AGAIN_SECONDS = 0.2
@@ -59,6 +61,7 @@ class RedisRanking:
         self._closed = False
         self._pause = 0.0
         self._retry_at = 0.0
+        self._failures = 0
         self._loaded = False
         self._loading = asyncio.Lock()
         self._run = b""
@@ -88,11 +91,15 @@ class RedisRanking:
     async def recount(self, links: Links, progress: Progress) -> Recount:
         while True:
             try:
-                return await self._recount(links, progress)
+                found = await self._recount(links, progress)
             except ResponseError as error:
                 if "STALE" not in str(error):
                     raise _unavailable(error) from error
                 _log.warning("another recount began; this one begins again")
+                continue
+            if found:
+                return found
+            _log.warning("Redis began anew and may have forgotten something; the recount begins again")
 
     async def run(self) -> bytes:
         found = await self._try(self._redis.info)
@@ -112,21 +119,25 @@ class RedisRanking:
 
     # --- recounting --------------------------------------------------------------------------------------------------
 
-    async def _recount(self, links: Links, progress: Progress) -> Recount:
+    async def _recount(self, links: Links, progress: Progress) -> Recount | None:
+        """None if Redis was not the same all the while."""
+        run, tweets = await self.run(), 0
         generation = await self._begin()
-        tweets = 0
         try:
             async for some in links.walk():
                 await self._replay_with_chains(generation, some, links)
                 tweets += len(some)
                 progress(len(some))
             drifted = await self._drift(generation)
+            if await self.run() != run:
+                await self._call("rookery_abandon", generation)
+                return None
             await self._call("rookery_swap", generation)
         except BaseException:
             with suppress(Unavailable, ResponseError):
                 await self._call("rookery_abandon", generation)
             raise
-        return Recount(tweets, len(drifted))
+        return Recount(tweets, len(drifted)) if await self.run() == run else None
 
     async def _replay_with_chains(self, generation: int, some: Sequence[Link], links: Links) -> None:
         """Add links, and before those whose parent is missing yet what the store has above them.
@@ -153,8 +164,7 @@ class RedisRanking:
     async def _replay(self, generation: int, links: Sequence[Link]) -> list[Link]:
         """Add links to a generation; those whose parent is missing there."""
         missing: list[Link] = []
-        for start in range(0, len(links) or 1, _BATCH):
-            some = links[start : start + _BATCH]
+        for some in _in_batches(links):
             parts = [part for link in some for part in (link.id, link.parent or b"", link.initial, int(link.live))]
             places = await self._call("rookery_replay", generation, *parts)
             missing += [some[int(at)] for at in places]
@@ -205,10 +215,11 @@ class RedisRanking:
         return await self._try(call)
 
     async def _load(self) -> None:
+        failures = self._failures
         async with self._loading:
             if self._loaded:
                 return
-            if self._clock.monotonic() < self._retry_at and self._pause > 0:
+            if self._failures != failures:
                 raise _unavailable(None)  # whoever had the lock before found that it does not answer
             try:
                 there = int(await self._redis.fcall("rookery_version", 0))
@@ -237,6 +248,7 @@ class RedisRanking:
             answer = await ask()
         except ResponseError as error:
             if _FUNCTION_MISSING in str(error) or "STALE" in str(error):
+                self._pause = self._retry_at = 0.0  # it answers
                 raise
             raise self._failed(error) from error
         except (RedisError, OSError, TimeoutError) as error:
@@ -245,11 +257,23 @@ class RedisRanking:
         return answer
 
     def _failed(self, error: Exception) -> Unavailable:
+        self._failures += 1
         if not self._pause:
             _log.warning("the ranking does not answer: %s", error)
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
         self._retry_at = self._clock.monotonic() + self._pause
         return _unavailable(error)
+
+
+def _in_batches(links: Sequence[Link]) -> Iterator[Sequence[Link]]:
+    """At least one, which may be empty. A call walks the chain of each of its links, and holds up Redis meanwhile."""
+    start = steps = 0
+    for at, link in enumerate(links):
+        steps += 1 + link.depth
+        if at > start and (steps > _MOST_STEPS or at - start == _BATCH):
+            yield links[start:at]
+            start, steps = at, 1 + link.depth
+    yield links[start:]
 
 
 def _unavailable(error: Exception | None) -> Unavailable:

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from rookery.domain.ids import id_at
-from rookery.domain.promises import Promise, Work
+from rookery.domain.promises import Promise, ToldRun, Work
 
 COUNTED_KEPT_MILLIS = 26 * 60 * 60 * 1000
 
@@ -35,6 +35,18 @@ def counted(sql: sqlite3.Connection, since: int, after: bytes, limit: int) -> li
     low = max(after, since.to_bytes(6, "big"))
     rows = sql.execute("SELECT id, work, subject FROM counted WHERE id > ? ORDER BY id LIMIT ?", (low, limit))
     return [Promise(one, Work(work), subject) for one, work, subject in rows]
+
+
+def told_run(sql: sqlite3.Connection) -> ToldRun | None:
+    """See `Store.told_run`."""
+    row = sql.execute("SELECT value FROM meta WHERE name = 'told run'").fetchone()
+    return ToldRun(int.from_bytes(row[0][:8], "big"), row[0][8:]) if row else None
+
+
+def note_told_run(sql: sqlite3.Connection, told: ToldRun) -> None:
+    """See `Store.note_told_run`."""
+    value = told.at.to_bytes(8, "big") + told.run
+    sql.execute("INSERT OR REPLACE INTO meta VALUES ('told run', ?)", (value,))
 
 
 def forget_counted(sql: sqlite3.Connection, now: int, limit: int) -> int:

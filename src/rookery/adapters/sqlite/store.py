@@ -11,7 +11,7 @@ from rookery.adapters.sqlite.database import Database
 from rookery.domain.copies import Copy, Part
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import ID_BYTES, TweetId, UserId
-from rookery.domain.promises import Promise
+from rookery.domain.promises import Promise, ToldRun
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.store import Below, Credentials, FanoutChange, Written
@@ -186,6 +186,13 @@ class SqliteStore:
     async def counted(self, since: int, after: bytes, limit: int) -> Sequence[Promise]:
         with self._database.reading() as sql:
             return promise_rows.counted(sql, since, after, limit)
+
+    async def told_run(self) -> ToldRun | None:
+        with self._database.reading() as sql:
+            return promise_rows.told_run(sql)
+
+    async def note_told_run(self, told: ToldRun) -> None:
+        await self._database.write(lambda sql: promise_rows.note_told_run(sql, told))
 
     async def epochs(self) -> Mapping[str, int]:
         with self._database.reading() as sql:

@@ -75,7 +75,7 @@ def add(
     promise_rows.add(sql, promise)
     if once:
         key_rows.record(sql, once, tweet.id)
-    return Written(tweet, owes_count=not (counts and count_rows.add(sql, link_of(tweet))))
+    return Written(tweet, owes_count=not (counts and count_rows.add(sql, link_of(tweet))), promise=promise)
 
 
 def _in_chain(sql: sqlite3.Connection, tweet: TweetRecord, parent_id: TweetId, most_depth: int) -> TweetRecord:

@@ -1,0 +1,97 @@
+"""The Redis ranking's own cost beside the bare driver's: client CPU of an operation, 64 in flight.
+
+redis-py (asyncio, hiredis) with the same pool. Redis runs on the same machine; its CPU is not counted.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import uvloop
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as Driver
+
+from bench.measuring import (
+    IN_FLIGHT,
+    Cost,
+    Operation,
+    Plan,
+    Table,
+    cost_of,
+    cpu_median,
+    in_turns,
+    many,
+    micros,
+    spread,
+    wall_median,
+)
+from rookery.adapters.redis import RedisRanking
+from rookery.adapters.system import SystemClock
+from rookery.domain.tweets import Link
+from tools.servers import Redis
+
+CHAIN = 10
+TOP = 10
+
+
+def run(plan: Plan) -> list[Table]:
+    with Redis(plan.scratch / "redis") as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        ranking = RedisRanking(server.address, SystemClock(), timeout=10)
+        pool = BlockingConnectionPool(max_connections=IN_FLIGHT, host="127.0.0.1", port=server.port)
+        driver: Any = Driver(connection_pool=pool)
+        try:
+            return [_operations(plan, runner, ranking, driver)]
+        finally:
+            runner.run(ranking.close())
+            runner.run(driver.aclose(close_connection_pool=True))
+
+
+def _operations(plan: Plan, runner: asyncio.Runner, ranking: RedisRanking, driver: Any) -> Table:
+    clock, count = SystemClock(), plan.pick(4_000, 500)
+    chain = _chain(clock, CHAIN)
+    single = _chain(clock, 1)[0]
+
+    async def set_up() -> None:
+        for link in (*chain, single):
+            await ranking.add(link)
+        await driver.hset("bench:hash", mapping={str(number): number for number in range(TOP)})
+        await driver.zadd("bench:top", {str(number): number for number in range(1_000)})
+
+    runner.run(set_up())
+    ids, fields = [link.id for link in chain], [str(number) for number in range(TOP)]
+    operations: dict[str, Operation] = {
+        "bare driver: HINCRBY": lambda: driver.hincrby("bench:hash", "counted", 1),
+        "ranking: add a retweet, chain of 1": lambda: ranking.add(_below(clock, single)),
+        f"ranking: add a retweet, chain of {CHAIN}": lambda: ranking.add(_below(clock, chain[-1])),
+        "bare driver: HMGET of ten": lambda: driver.hmget("bench:hash", fields),
+        "ranking: counts of ten": lambda: ranking.counts(ids),
+        "bare driver: ZREVRANGE of ten": lambda: driver.zrevrange("bench:top", 0, TOP - 1, withscores=True),
+        "ranking: top ten": lambda: ranking.top(TOP),
+    }
+
+    def side(operation: Operation) -> Callable[[], Cost]:
+        return lambda: cost_of(lambda: runner.run(many(operation, count)))
+
+    found = in_turns(plan.pick(9, 3), {name: side(operation) for name, operation in operations.items()})
+    rows = [
+        [
+            name,
+            micros(cpu_median(costs) / count),
+            spread([cost.cpu for cost in costs]),
+            f"{count / wall_median(costs):,.0f}",
+        ]
+        for name, costs in found.items()
+    ]
+    return Table("Operations", ["what", "client CPU", "quartiles", "operations/s"], rows)
+
+
+def _chain(clock: SystemClock, length: int) -> list[Link]:
+    root = clock.new_tweet_id()
+    links = [Link(root, None, root, 0, 0, live=True)]
+    while len(links) < length:
+        links.append(_below(clock, links[-1]))
+    return links
+
+
+def _below(clock: SystemClock, link: Link) -> Link:
+    return Link(clock.new_tweet_id(), link.id, link.root, link.depth + 1, 0, live=True)

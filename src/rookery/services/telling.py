@@ -1,0 +1,88 @@
+"""Telling again: what a ranking may have forgotten when it began anew is counted once more. Each counts once."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rookery.domain.errors import Unavailable
+from rookery.domain.ids import TweetId, millis_of
+from rookery.domain.promises import COUNTED, Promise, ToldRun
+from rookery.ports.clock import Clock
+from rookery.ports.store import Store
+from rookery.services.top import Top
+
+_log = logging.getLogger(__name__)
+
+LAST_MILLIS = 10 * 60 * 1000
+"""How long before its end a ranking may forget what it was told: more than any of its logs is behind."""
+_SLACK_MILLIS = 1_000
+"""More than the clocks of two servers differ."""
+_NOTE_MILLIS = 60_000
+"""How often the store is told which run answers."""
+_AT_ONCE = 100
+
+
+@dataclass(slots=True)
+class Telling:
+    """Watches which run the ranking is in, and tells a new one what the one before was told last.
+
+    Which run was told all, and when it answered last, is kept in the store: so it matters to nobody who was running
+    when it ended.
+    """
+
+    store: Store
+    clock: Clock
+    top: Top
+    run: bytes | None = None
+    """The run that was told all, as far as this process knows."""
+    noted: int = 0
+    """When the store was told of that run last."""
+    half_told: bytes = b""
+    """The run that is being told, and how far that has come."""
+    told: bytes = b""
+
+    async def tell_again(self) -> None:
+        """Tell a new run all that it may lack; what can't be told now is told next time."""
+        now = self.clock.now()
+        try:
+            run = await self.top.ranking.run()
+            if run == b"" or (run == self.run and now - self.noted < _NOTE_MILLIS):
+                return
+            before = await self.store.told_run()
+            if before is None or before.run != run:
+                await self._tell_all(run, before.at - LAST_MILLIS if before else 0, now)
+            await self.store.note_told_run(ToldRun(now, run))
+        except Unavailable:
+            return
+        self.run, self.noted = run, now
+
+    async def _tell_all(self, run: bytes, since: int, now: int) -> None:
+        """Tell a new run of what is promised, whatever its age, and then of what was noted from `since` to `now`.
+
+        A note comes before its promise goes, so nothing slips between. What was stopped goes on where it was.
+        """
+        after = b""
+        while promised := await self.store.promises(now + _SLACK_MILLIS, after, _AT_ONCE):
+            after = promised[-1].id
+            await self._count_again([one for one in promised if one.work in COUNTED])
+        if run != self.half_told:
+            self.half_told, self.told = run, b""
+        many = 0
+        while noted := await self.store.counted(since, self.told, _AT_ONCE):
+            if millis_of(noted[0].id) > now + _SLACK_MILLIS:
+                break  # from here on it is this run that was told
+            await self._count_again(noted)
+            self.told = noted[-1].id
+            many += len(noted)
+        if many:
+            _log.warning("the ranking began anew: %d of the last counts were told again", many)
+
+    async def _count_again(self, promises: Sequence[Promise]) -> None:
+        records = await self.store.tweets([TweetId(one.subject) for one in promises])
+        for record in records.values():
+            try:
+                await (self.top.uncount(record) if record.deleted else self.top.count(record))
+            except Unavailable:
+                raise
+            except Exception:  # noqa: BLE001 - one that can't be counted must not keep the others
+                _log.exception("a tweet could not be counted again")
