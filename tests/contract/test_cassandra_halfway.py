@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rookery.adapters.cassandra import CassandraStore, connect
+from rookery.adapters.cassandra import CassandraStore, connect, follow_rows
 from rookery.adapters.cassandra.journal import FollowRows, NoTweetRows, NoUserRows, Rows, TweetRows, UserRows
 from rookery.domain.copies import KeyCopy, Part
 from rookery.domain.errors import Conflict
@@ -123,6 +123,43 @@ async def test_an_unfinished_follow_is_seen_from_both_ends_after_a_sweep(store: 
     await store._journal.add(None, FollowRows(ada.id, [bob.id]))
     await sweep(store)
     assert await store.followers(bob.id, None, 10) == []
+
+
+async def test_what_is_listed_while_its_maker_is_at_work_is_finished_all_the_same(
+    on_machine: Open, given: Given
+) -> None:
+    """Whoever lists the promises before a follow is decided must not take it for finished."""
+    dead, other = await on_machine(0), await on_machine(0)
+    ada, bob, eve = await given.users(3)
+    made = promise(dead, Work.FOLLOWS, ada.id)
+    await dead._journal.add(made, FollowRows(ada.id, [bob.id]))
+    await dead._journal.add(None, FollowRows(ada.id, [eve.id]))
+    assert await sweep(other) == [made]
+    stamp = dead._session.stamp()
+    await follow_rows.add(dead._session, b"w" * 16, ada.id, bob.id, NOON, most=MOST, by=b"w")
+    await follow_rows.add(dead._session, b"v" * 16, ada.id, eve.id, NOON, most=MOST, by=b"v")
+    for followee in (bob, eve):  # its maker died before the other end
+        await dead._session.write(
+            "DELETE FROM follower WHERE followee = ? AND shard = ? AND follower = ?",
+            *(followee.id, ada.id[-1] % 4, ada.id),
+            stamp=stamp,
+        )
+    assert await sweep(other) == [made]
+    for followee in (bob, eve):
+        assert await other.followers(followee.id, None, 10) == [ada.id]
+
+
+async def test_a_follow_that_was_taken_back_is_not_done_again_by_its_key(store: CassandraStore, given: Given) -> None:
+    ada, bob = await given.users(2)
+    assert await store.follow(ada.id, bob.id, NOON, MOST, once())
+    # As when the process died before it could note that all is written: the client was not answered, and asks again.
+    stamp = store._session.stamp()
+    await store._session.write("UPDATE idempotency SET done = null WHERE key = ?", once().key, stamp=stamp)
+    await store.unfollow(ada.id, bob.id, NOON)
+    assert await store.follow(ada.id, bob.id, NOON + 1, MOST, once())
+    assert await store.followees(ada.id, None, 10) == []
+    assert await store.follow(ada.id, bob.id, NOON + 1, MOST, once("another"))
+    assert await store.followees(ada.id, None, 10) == [bob.id]
 
 
 async def test_who_finds_a_follow_done_writes_its_other_end(on_machine: Open, given: Given) -> None:
@@ -246,6 +283,23 @@ async def test_rows_that_come_after_their_users_purge_are_purged_too(on_machine:
     assert await other.users_to_purge(10) == []
     assert await other.user_counts(ada.id) == UserCounts(0, 0, 0)
     assert (await other.tweets([draft.id]))[draft.id].deleted
+
+
+@pytest.mark.own_time
+@pytest.mark.parametrize(("first", "second"), [(400, 0), (0, 400), (0, 0)])
+async def test_of_two_late_writes_the_second_is_purged_too(on_machine: Open, first: int, second: int) -> None:
+    one, other = await on_machine(first), await on_machine(second)
+    ada = await Given(one).user()
+    await one.delete_user(ada.id)
+    await purge(one, ada)
+    for store in (one, other):
+        draft = Given(store).draft(ada)
+        await store._journal.add(None, TweetRows([draft]))
+        await sweep(store)
+        assert await store.users_to_purge(10) == [ada.id]
+        await purge(one, ada)
+        assert (await store.tweets([draft.id]))[draft.id].deleted
+        assert await store.users_to_purge(10) == []
 
 
 # Clocks

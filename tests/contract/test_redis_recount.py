@@ -114,6 +114,18 @@ async def test_a_recount_begins_again_when_redis_forgot_some_of_it(tmp_path: Pat
         await ranking.close()
 
 
+async def test_very_many_ends_of_one_long_chain_are_recounted_in_the_time_that_a_call_has(tmp_path: Path) -> None:
+    chains = Chains()
+    end = chains.chain(1_000)[-1]
+    for _ in range(500):
+        chains.add(end)
+    with started(Redis(tmp_path / "redis")) as own:
+        ranking = RedisRanking(own.address, SystemClock())
+        await recount(ranking, chains, size=500)
+        await assert_agrees(ranking, chains)
+        await ranking.close()
+
+
 async def test_a_redis_that_was_away_from_the_start_and_knows_no_functions_is_asked_again(tmp_path: Path) -> None:
     own = Redis(tmp_path / "redis")
     ranking = RedisRanking(own.address, SystemClock())

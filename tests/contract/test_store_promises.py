@@ -104,6 +104,18 @@ async def test_an_epoch_only_grows(store: Store) -> None:
     assert await store.epochs() == {"one:1": again, "two:2": other}
 
 
+async def test_a_write_tells_which_promise_is_on_the_list_for_it(store: Store) -> None:
+    given = Given(store)
+    ada = await given.user()
+    draft, again = given.draft(ada), given.draft(ada)
+    made = promise(1, Work.POST, draft.id)
+    first = await store.add_tweet(draft, MOST, once(), made)
+    assert first.promise == made
+    repeated = await store.add_tweet(again, MOST, once(), promise(2, Work.POST, again.id))
+    assert (repeated.repeated, repeated.promise) == (True, None)
+    assert list(await store.promises(LATER, b"", 10)) == [first.promise]
+
+
 async def test_the_run_that_was_told_all_is_remembered(open_store: OpenStore, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         assert await store.told_run() is None

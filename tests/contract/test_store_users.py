@@ -42,6 +42,10 @@ async def test_a_name_is_found_in_any_case_and_shown_as_it_was_typed(store: Stor
     assert await store.user_by_name("camel") is None
 
 
+async def test_nobody_has_an_empty_name(store: Store) -> None:
+    assert await store.user_by_name("") is None
+
+
 @pytest.mark.parametrize("spelling", ["ada", "ADA", "aDa"])
 async def test_a_taken_name_is_refused_in_any_case(store: Store, given: Given, spelling: str) -> None:
     ada = await given.user("ada")

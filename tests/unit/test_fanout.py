@@ -54,6 +54,7 @@ class Nest:
 
     def __init__(self, rookery: Rookery, store: Faulty, cache: Faulty, clock: HandClock) -> None:
         self.rookery = rookery
+        self.worker = asyncio.create_task(rookery.fanout.run())
         self.store = store
         self.cache = cache
         self.clock = clock
@@ -88,12 +89,12 @@ async def nest_on(database: InlineDatabase) -> AsyncIterator[Nest]:
     backends = Backends(cast("Store", store), cast("Cache", cache), SqliteRanking(database), clock)
     hasher = Argon2Hasher()
     rookery = join(Settings(data=Path(), auth="open"), backends, hasher)
-    worker = asyncio.create_task(rookery.fanout.run())
+    nest = Nest(rookery, store, cache, clock)
     try:
-        yield Nest(rookery, store, cache, clock)
+        yield nest
     finally:
-        worker.cancel()
-        await asyncio.gather(worker, return_exceptions=True)
+        nest.worker.cancel()
+        await asyncio.gather(nest.worker, return_exceptions=True)
         hasher.close()
 
 
@@ -136,6 +137,30 @@ async def test_a_fanout_that_fails_does_not_hold_up_others(
         nest.clock.millis += 1_000
         await nest.rookery.fanout.drain()
         assert [await nest.feed(reader) for reader in readers] == [["through", "stuck"]] * 3
+
+
+async def test_slices_that_wait_do_not_wait_for_each_other(
+    database: InlineDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a cache server is away each slice takes a second or two."""
+    monkeypatch.setattr(fanout, "SLICE", 1)
+    monkeypatch.setattr(fanout, "ANSWER_SECONDS", 0.0)
+    async with nest_on(database) as nest:
+        authors = [await nest.user(f"ada{number}") for number in range(5)]
+        readers = [await nest.user(f"bob{number}", *(f"ada{number}" for number in range(5))) for number in range(3)]
+        for reader in readers:
+            assert await nest.feed(reader) == []
+        nest.worker.cancel()
+        for author in authors:
+            await nest.post(author, "slowly")
+        nest.cache.gates["prepend"] = gate = asyncio.Event()
+        nest.cache.calls.clear()
+        worker = asyncio.create_task(nest.rookery.fanout.run())
+        await until(lambda: nest.cache.calls["prepend"] == 5)
+        gate.set()
+        await nest.rookery.fanout.drain()
+        worker.cancel()
+        assert [len(await nest.feed(reader)) for reader in readers] == [5, 5, 5]
 
 
 async def test_posting_slows_down_and_is_refused_when_too_much_is_on_its_way(

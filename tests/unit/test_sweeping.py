@@ -15,6 +15,7 @@ from rookery.config import Settings
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, parse_id
 from rookery.domain.promises import Work
+from rookery.domain.tweets import Link
 from rookery.domain.users import UserRecord
 from rookery.ports.cache import Cache
 from rookery.ports.ranking import Ranking
@@ -249,3 +250,70 @@ async def test_tweets_that_were_purged_while_the_ranking_was_away_are_taken_back
     await town.sweep()
     assert await town.other.backends.ranking.counts([root]) == [0]
     assert await town.promised() == []
+
+
+async def test_who_is_busy_leaves_the_tweets_of_others_and_keeps_the_rest(town: Town) -> None:
+    ada = await town.user("ada")
+    bob = await town.user("bob", "ada")
+    doomed = id_of(await town.one.services.tweets.post(ANYONE, ada, Draft("", "doomed")))
+    town.ranking.is_away = True
+    await town.one.services.tweets.post(ANYONE, ada, Draft("", "waits"))
+    await town.one.services.tweets.delete(ANYONE, ada, doomed)
+    assert await town.promised() == [Work.POST, Work.DELETE]
+    town.ranking.is_away = False
+    for _ in range(fanout.MAX_WAITING // 4):
+        await town.other.fanout.admit()
+    async with asyncio.timeout(2):
+        assert await town.sweep() == 1
+    assert await town.promised() == [Work.POST]
+    for _ in range(fanout.MAX_WAITING // 4):
+        town.other.fanout.withdraw()
+    assert await town.sweep() == 1
+    assert await town.feed(bob) == ["waits"]
+
+
+class Forgetful(SqliteRanking):
+    """A ranking that begins anew when it is told to."""
+
+    current = b"first"
+    told = 0
+
+    async def run(self) -> bytes:
+        return self.current
+
+    async def add(self, link: Link) -> bool:
+        self.told += 1
+        return await super().add(link)
+
+
+async def test_a_new_run_is_told_once_whoever_was_there_when_it_began(tmp_path: Path) -> None:
+    clock = HandClock()
+    files = Database(tmp_path / "store.db"), Database(tmp_path / "ranking.db")
+    store, ranking = SqliteStore(files[0], counts=False), Forgetful(files[1])
+    backends = Backends(store, MemoryCache(1 << 20, clock.monotonic), ranking, clock, apart=True, forgets=True)
+    hasher = Argon2Hasher()
+    try:
+        one, other = (join(Settings(data=tmp_path, auth="open"), backends, hasher) for _ in range(2))
+        author = await one.services.accounts.find_or_make(ANYONE, "ada")
+        for body in ("early", "too", "last"):
+            await one.services.tweets.post(ANYONE, author, Draft("", body))
+            await one.promises.flush()
+            await one.chores.telling.tell_again()
+            clock.millis += 20 * 60_000
+        clock.millis += 3 * 3_600_000  # it is away for hours, and who told it is gone
+        ranking.told, ranking.current = 0, b"second"
+        for _ in range(2):
+            await other.chores.telling.tell_again()
+            assert ranking.told == 1, "the last ten minutes before it answered last"
+            clock.millis += 61_000
+        await other.services.tweets.post(ANYONE, author, Draft("", "late"))
+        await other.promises.flush()
+        ranking.told, ranking.current = 0, b"third"
+        await other.chores.telling.tell_again()
+        assert ranking.told == 1
+        await one.chores.telling.tell_again()
+        assert ranking.told == 1, "another process told it"
+    finally:
+        hasher.close()
+        for file in files:
+            await file.close()

@@ -21,6 +21,11 @@ async def test_registering_gives_an_id_and_a_token_that_acts_for_the_user(site: 
     assert done(response, 201)["user_id"] == made["user_id"]
 
 
+async def test_a_handle_without_a_name_is_nobodys(site: Site) -> None:
+    refused(await site.get("/user?user_id=@"), 404, "unknown_user")
+    refused(await site.get("/tweet/@"), 404, "unknown_user")
+
+
 async def test_a_user_is_shown_with_his_counts_and_the_time_of_his_id(site: Site) -> None:
     ada = await site.register("ada", display_name="Ada Lovelace")
     shown = await ada.profile()
