@@ -23,13 +23,15 @@ class Server:
     """A server on one data folder, which need not exist. Nothing runs until `start`.
 
     `flags` are those of `rookery serve`; they may override the ones that are here by default: no tokens, no rate limit.
-    `env` is added to the environment, from which the settings of this machine are left out.
+    `env` is added to the environment, from which the settings of this machine are left out. One that is not `measured`
+    counts nothing for coverage, and is twice as fast: for tests of much work.
     """
 
-    def __init__(self, data: Path, *flags: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data: Path, *flags: str, env: Mapping[str, str] | None = None, measured: bool = True) -> None:
         self.data = data
         self.flags = flags
         self.env = dict(env or {})
+        self.measured = measured
         self._process: subprocess.Popen[bytes] | None = None
         self._url: str | None = None
 
@@ -68,10 +70,15 @@ class Server:
         given = {flag.partition("=")[0] for flag in self.flags}
         command = [sys.executable, "-m", "rookery", "serve", "--port", str(port), "--data", str(self.data), *self.flags]
         command += [part for flag, value in defaults.items() if flag not in given for part in (flag, value)]
+        environment = _environment(self.env, measured=self.measured)
         seen = len(self.err())
         with self._file("out").open("ab") as out, self._file("err").open("ab") as err:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=_environment(self.env)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=environment,
             )
         limit = time.monotonic() + _START_SECONDS
         while not (found := _LISTENS.search(self.err(), seen)):
@@ -123,9 +130,10 @@ def running_server(folder: Path, *flags: str, env: Mapping[str, str] | None = No
         assert status == 0, f"the server ended with status {status}:\n{server.err()[-8_000:]}"
 
 
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+def _environment(extra: Mapping[str, str], *, measured: bool) -> dict[str, str]:
     # The rest is passed on, such as what coverage sets to measure processes of their own.
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("ROOKERY_")}
+    dropped = ("ROOKERY_",) if measured else ("ROOKERY_", "COVERAGE_", "COV_CORE_")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return ours | {"ROOKERY_CONFIG": os.devnull} | dict(extra)
 
 

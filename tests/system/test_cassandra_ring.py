@@ -34,7 +34,7 @@ def servers(ring: Ring, tmp_path_factory: pytest.TempPathFactory) -> Iterator[li
     apply_schema(flags)
     flags += ["--cache", "memcached", "--cache-servers", running(Memcached).address]
     flags += ["--ranking", "redis", "--ranking-servers", running(Redis).address]
-    made = [Server(tmp_path_factory.mktemp("ring") / name, *flags) for name in ("one", "two")]
+    made = [Server(tmp_path_factory.mktemp("ring") / name, *flags, measured=False) for name in ("one", "two")]
     try:
         for server in made:
             server.start()

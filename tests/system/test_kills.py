@@ -18,7 +18,7 @@ CLIENTS = 64
 
 async def test_no_acknowledged_tweet_is_lost_or_doubled(tmp_path: Path) -> None:
     """64 clients post and retweet; each text is its own, and each request is retried under its key until answered."""
-    server = Server(tmp_path / "data")
+    server = Server(tmp_path / "data", measured=False)
     server.start()
     acknowledged: dict[str, str] = {}
     sent = Counter[int]()
@@ -67,7 +67,7 @@ async def test_no_acknowledged_tweet_is_lost_or_doubled(tmp_path: Path) -> None:
 
 
 async def test_counts_survive_kills(tmp_path: Path) -> None:
-    server = Server(tmp_path / "data")
+    server = Server(tmp_path / "data", measured=False)
     server.start()
     async with Client(server.url) as client:
         root = await client.post("ada", "first")

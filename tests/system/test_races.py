@@ -40,9 +40,11 @@ from tests.interleaving import Interleaved, leave_out, small_numbers
 from tests.model import Model
 
 LONG = os.environ.get("TEST_LONG") == "1"
-ROUNDS = int(os.environ.get("ROUNDS", "1000")) if LONG else 16
+ROUNDS = int(os.environ.get("ROUNDS", "1000")) if LONG else 12
 AT_ONCE = 8
 PAGE = 3
+PERIOD = 0.4
+"""Of the epochs, in seconds: how long a process waits until it uses a cache."""
 THRESHOLD = 3
 APART_MILLIS = 500
 SHOWN_SECONDS = 20.0
@@ -71,7 +73,7 @@ async def running(store_of: StoreOf, ahead: int, folder: Path, seed: int) -> Asy
         store = await store_of(clock)
         stack.push_async_callback(store.close)
         addresses = [server.address for server in servers(2)]
-        cache = await stack.enter_async_context(MemcachedCache(addresses, store, clock))
+        cache = await stack.enter_async_context(MemcachedCache(addresses, store, clock, period=PERIOD))
         ranking = RedisRanking(redis_server().address, clock, timeout=30, base=base_of(folder))
         stack.push_async_callback(ranking.close)
         hasher = Argon2Hasher()
@@ -90,7 +92,7 @@ async def running(store_of: StoreOf, ahead: int, folder: Path, seed: int) -> Asy
 
 
 async def until_used(cache: Cache) -> None:
-    """A process uses a cache when it has known its epoch for a second."""
+    """A process uses a cache when it has known its epoch for a period."""
     probes = [b"probe:" + os.urandom(16) for _ in range(20)]
     async with asyncio.timeout(20):
         while not all(await cache.add_many(probes, b"", 1)):

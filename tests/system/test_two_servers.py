@@ -6,15 +6,17 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
 from tests.contract.adapters import cassandra
+from tests.model import Model
 from tests.servers import running
 from tests.serving import Server
 from tests.system.commands import rookery
-from tools.servers import Memcached
+from tools.servers import Memcached, Redis
 from tools.servers.rookery import apply_schema
 
 READERS = ["bob", "carol", "dan"]
@@ -30,13 +32,13 @@ def memcached() -> Memcached:
 
 @pytest.fixture(params=["sqlite", "cassandra"])
 def store(request: pytest.FixtureRequest) -> list[str]:
-    """The settings of the store that the servers share."""
+    """The settings of the store that the servers share, and of the ranking beside it."""
     if request.param == "sqlite":
         return []
     flags = ["--store", "cassandra", "--store-servers", cassandra.server().address, "--store-replication", "1"]
     flags += ["--store-keyspace", f"two_{os.urandom(4).hex()}"]
     apply_schema(flags)
-    return flags
+    return [*flags, "--ranking", "redis", "--ranking-servers", running(Redis).address]
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def servers(tmp_path: Path, memcached: Memcached, store: list[str]) -> Iterator[
     (tmp_path / "one").mkdir()
     (tmp_path / "two").symlink_to(tmp_path / "one")  # each has its log beside its own name of the folder
     flags = ("--cache", "memcached", "--cache-servers", memcached.address, *store)
-    made = [Server(tmp_path / name, *flags) for name in ("one", "two")]
+    made = [Server(tmp_path / name, *flags, measured=False) for name in ("one", "two")]
     try:
         for server in made:
             server.start()
@@ -147,28 +149,36 @@ async def test_a_load_ends_what_servers_had_cached(town: Town, tmp_path: Path) -
     assert await town.feed(0, "bob") == ["second", "first"]
 
 
-async def test_every_acknowledged_tweet_is_in_every_feed_though_servers_are_killed(town: Town) -> None:
-    await town.post(0, "ada", "begin")
+async def test_every_acknowledged_tweet_is_in_every_feed_and_counted_though_servers_are_killed(town: Town) -> None:
+    model = Model()
+    begin = await town.post(0, "ada", "begin")
+    model.post(UUID(begin["id"]).bytes, "ada")
     for name in READERS:
         await town.post(0, name, "I read")
         await town.follow(0, name, "ada")
     acknowledged = ["begin"]
     stop = asyncio.Event()
+    chance = random.Random(4)
 
     async def post_on(number: int, http: httpx.AsyncClient) -> None:
         count = 0
         while not stop.is_set():
             body = f"{number}: {count}"
             count += 1
-            sent: dict[str, Any] = {"json": {"user_name": "ada", "body": body}, "headers": {"Idempotency-Key": body}}
-            while not stop.is_set():
+            parent = chance.choice(list(model.tweets)) if chance.random() < 0.5 else None
+            path = "/tweet" if parent is None else "/retweet"
+            what = {"user_name": "ada", "body": body} | ({"retweet": str(UUID(bytes=parent))} if parent else {})
+            while True:  # also when it is time to stop: what was asked for may have been done
                 try:
-                    answer = await http.post(f"{town.servers[number % 2].url}/tweet", **sent)
+                    answer = await http.post(
+                        f"{town.servers[number % 2].url}{path}", json=what, headers={"Idempotency-Key": body}
+                    )
                 except httpx.HTTPError:
                     await asyncio.sleep(0.02)
                     continue
                 assert answer.status_code == 201, answer.text
                 acknowledged.append(body)
+                model.post(UUID(answer.json()["id"]).bytes, "ada", parent)
                 break
 
     async def read_on() -> None:
@@ -181,7 +191,6 @@ async def test_every_acknowledged_tweet_is_in_every_feed_though_servers_are_kill
     async with httpx.AsyncClient(timeout=5) as http:
         tasks = [asyncio.create_task(post_on(number, http)) for number in range(8)]
         tasks.append(asyncio.create_task(read_on()))
-        chance = random.Random(4)
         for _ in range(20 if LONG else 4):
             enough = len(acknowledged) + chance.randint(20, 200)
             async with asyncio.timeout(60):
@@ -199,6 +208,12 @@ async def test_every_acknowledged_tweet_is_in_every_feed_though_servers_are_kill
                     await asyncio.sleep(0.2)
             assert not missing
             assert len(found) == len(set(found)), "a tweet is there twice"
+    counts = model.counts()
+    for tweet in (*model.top(50), *chance.sample(model.live(), 20)):
+        path = f"/tweet?tweet_id={UUID(bytes=tweet)}"
+        async with asyncio.timeout(SWEPT_SECONDS):
+            while (await town.ask(1, "GET", path, 200))["count_retweet"] != counts[tweet]:
+                await asyncio.sleep(0.2)
 
 
 async def test_memcached_killed_hung_and_back_under_load(town: Town, memcached: Memcached) -> None:
