@@ -50,10 +50,7 @@ def run(plan: Plan) -> list[Table]:
             (plan.scratch / name).mkdir()
             servers.append(stack.enter_context(rookery(plan.scratch / name, *flags)))
         requests, asked = plan.pick(4_200, 840), _requests(readers, authors)
-        turns = {
-            many: _turn(stack.enter_context(Clients([each.port for each in some])), some, asked, requests)
-            for many, some in (("1", servers[:1]), ("2", servers))
-        }
+        turns = {many: _turn(some, asked, requests) for many, some in (("1", servers[:1]), ("2", servers))}
         found = in_turns(plan.pick(11, 3), turns)
     rows = [
         [
@@ -85,10 +82,11 @@ def _requests(readers: list[Person], authors: list[Person]) -> Iterator[bytes]:
         yield from islice(feeds, FEEDS_PER_POST)
 
 
-def _turn(clients: Clients, servers: list[Server], asked: Iterator[bytes], requests: int) -> Callable[[], Cost]:
+def _turn(servers: list[Server], asked: Iterator[bytes], requests: int) -> Callable[[], Cost]:
     def measure() -> Cost:
         cpu, wall = sum(cpu_of(server.pid) for server in servers), perf_counter()
-        clients.run(islice(asked, requests))
+        with Clients([server.port for server in servers]) as clients:  # idle ones would be closed in the other's turn
+            clients.run(islice(asked, requests))
         return Cost(sum(cpu_of(server.pid) for server in servers) - cpu, perf_counter() - wall)
 
     return measure
