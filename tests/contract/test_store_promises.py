@@ -119,7 +119,7 @@ async def test_a_write_tells_which_promise_is_on_the_list_for_it(store: Store) -
 async def test_the_run_that_was_told_all_is_remembered(open_store: OpenStore, tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         assert await store.told_run() is None
-        for told in (ToldRun(NOON, b"first"), ToldRun(NOON + 5, b"second")):
+        for told in (ToldRun(b"first", NOON, NOON - 2, 0), ToldRun(b"\xffsecond", NOON + 5, NOON + 4, NOON)):
             await store.note_told_run(told)
             assert await store.told_run() == told
     async with open_store(tmp_path) as store:

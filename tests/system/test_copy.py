@@ -84,17 +84,24 @@ async def test_all_of_it_goes_to_cassandra_and_back(on_sqlite: Path, on_cassandr
 
 def test_a_copy_that_was_killed_goes_on_where_it_was(on_sqlite: Path, on_cassandra: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rookery", "copy", "--from", str(on_sqlite), "--to", str(on_cassandra)]
-    notes = tmp_path / "cassandra" / "copying.json"
+    folder = tmp_path / "cassandra"
+
+    def noted() -> bytes:
+        return b"".join(file.read_bytes() for file in folder.glob("copying-*.json"))
+
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as begun:
         limit = time.monotonic() + 60
-        while not notes.exists() or b'"users": null' not in notes.read_bytes():
+        while b'"users": null' not in noted():
             assert begun.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < limit
             time.sleep(0.002)
         begun.kill()
+    other = settings(tmp_path, "other")
+    rookery("user", "add", "ada", "--config", str(other))
+    assert "not_the_same" in copy(other, on_cassandra, status=1).stderr, "which does not end the other's copy"
     copied = copy(on_sqlite, on_cassandra).stdout
     assert int(copied.split()[0].replace(",", "")) < 120 + 1_500, "it began again"
-    assert not notes.exists()
+    assert b"users" not in noted()
     assert "hold the same" in copy(on_sqlite, on_cassandra, "--verify").stdout
 
 

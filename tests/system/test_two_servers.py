@@ -141,11 +141,14 @@ async def test_a_load_ends_what_servers_had_cached(town: Town, tmp_path: Path) -
     file.write_text("bob\teve\n")
     await town.post(0, "eve", "second")
     flags = ("--data", str(tmp_path / "one"), *town.servers[0].flags)
-    assert "database_in_use" in rookery("load", "graph", str(file), *flags, status=1).stderr
-    for server in town.servers:
-        server.stop()
-    rookery("load", "graph", str(file), *flags)
-    town.servers[0].start()
+    if "cassandra" in flags:  # no file that a server could hold: it goes beside them
+        rookery("load", "graph", str(file), *flags)
+    else:
+        assert "database_in_use" in rookery("load", "graph", str(file), *flags, status=1).stderr
+        for server in town.servers:
+            server.stop()
+        rookery("load", "graph", str(file), *flags)
+        town.servers[0].start()
     assert await town.feed(0, "bob") == ["second", "first"]
 
 

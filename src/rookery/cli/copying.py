@@ -12,8 +12,6 @@ from rookery.config import load
 from rookery.services.copying import Copying, copies_differ
 from rookery.wiring import Sharing, open_rookery
 
-_NOTES = "copying.json"
-
 
 def add_to(app: App) -> None:
     """Add these commands."""
@@ -50,8 +48,7 @@ async def _run(source: Path, target: Path, *, verify: bool) -> None:
         open_rookery(settings[0], Sharing.NO_SERVER) as here,
         open_rookery(settings[1], Sharing.NO_SERVER) as there,
     ):
-        notes = settings[1].data / _NOTES
-        copying = Copying(here.backends.store, there.backends.store, there.backends.clock, notes)
+        copying = Copying(here.backends.store, there.backends.store, there.backends.clock, notes=settings[1].data)
         if verify:
             with progress("Comparing", None) as advance:
                 differing = await copying.compare(advance)

@@ -23,10 +23,15 @@ COUNTED = frozenset({Work.POST, Work.DELETE})
 
 @dataclass(frozen=True, slots=True)
 class ToldRun:
-    """A run of the ranking that was told all that is to be counted, and when it answered (milliseconds since 1970)."""
+    """A run of the ranking that was told all that is to be counted. Times are milliseconds since 1970."""
 
-    at: int
     run: bytes
+    at: int
+    """When it answered last."""
+    begun: int
+    """When it was told what the run before it had been told last."""
+    since: int
+    """From when on it was told then."""
 
 
 @dataclass(frozen=True, slots=True)

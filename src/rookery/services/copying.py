@@ -44,7 +44,7 @@ def copies_differ() -> Conflict:
 class Copying:
     """Copies from `source` to `target`. No server may write to either meanwhile.
 
-    How far it has come is kept in `notes`, a file, so that it may be stopped and run again.
+    How far it has come is kept in the folder `notes`, a file for each source, so that it may be stopped and run again.
     """
 
     source: Store
@@ -61,11 +61,11 @@ class Copying:
         """
         await self._finish_writes()
         secret = await self.source.secret()
-        whose, now, copied = sha256(secret).hexdigest(), self.clock.now(), 0
-        done = self._noted(whose)
+        notes, now, copied = self.notes / f"copying-{sha256(secret).hexdigest()[:16]}.json", self.clock.now(), 0
+        done = _noted(notes)
         if await self.target.secret() != secret:
             done = {}  # the target was made anew, and has nothing
-            self._note(whose, done)
+            _note(notes, done)
             await self.target.adopt_secret(secret)
         elif done is None:
             await self._require_equal(progress)  # it has a life of its own since: nothing is copied over that
@@ -79,9 +79,9 @@ class Copying:
                 copied += len(copies)
                 progress(len(copies))
                 done[part.value] = position.hex() if position is not None else None
-                self._note(whose, done)
+                _note(notes, done)
         await self._require_equal(progress)
-        self.notes.unlink()
+        notes.unlink()
         return copied
 
     async def _require_equal(self, progress: Progress) -> None:
@@ -105,18 +105,17 @@ class Copying:
             while page := await store.promises(self.clock.now() + 1_000, after, AT_ONCE):
                 after = page[-1].id
 
-    def _noted(self, whose: str) -> dict[str, str | None] | None:
-        """How far a copy of this source has come; None where none is unfinished."""
-        if not self.notes.exists():
-            return None
-        noted = json.loads(self.notes.read_bytes())
-        return dict(noted["done"]) if noted["of"] == whose else None
 
-    def _note(self, whose: str, done: Mapping[str, str | None]) -> None:
-        self.notes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self.notes.with_suffix(".new")
-        fresh.write_text(json.dumps({"of": whose, "done": done}))
-        fresh.replace(self.notes)
+def _noted(notes: Path) -> dict[str, str | None] | None:
+    """How far a copy has come; None where none is unfinished."""
+    return json.loads(notes.read_bytes()) if notes.exists() else None
+
+
+def _note(notes: Path, done: Mapping[str, str | None]) -> None:
+    notes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = notes.with_suffix(".new")
+    fresh.write_text(json.dumps(done))
+    fresh.replace(notes)
 
 
 async def _digest(store: Store, part: Part, now: int, progress: Progress) -> Digest:

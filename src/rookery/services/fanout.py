@@ -251,7 +251,7 @@ class Fanout:
         if left:
             self._under_way[delivery.item] = left
         self.withdraw()
+        delivery.done.set()
 
     def _finish(self, delivery: _Delivery) -> None:
         self._promises.keep(delivery.promise)
-        delivery.done.set()

@@ -79,11 +79,11 @@ class Sweeping:
             return True
         if self.fanout.is_under_way(tweet, record.author):
             return False
-        away: Unavailable | None = None
+        uncounted: Exception | None = None
         try:
             await self.top.count(record)
-        except Unavailable as error:
-            away = error
+        except Exception as error:  # noqa: BLE001 - his followers get it all the same
+            uncounted = error
         if promise.id not in self.delivered:
             if not await self.fanout.admit_if_idle():
                 return False
@@ -92,8 +92,8 @@ class Sweeping:
             self.delivered.add(promise.id)
             if self.fanout.is_under_way(tweet, record.author):
                 return False
-        if away:
-            raise away
+        if uncounted:
+            raise uncounted
         self.delivered.discard(promise.id)
         return True
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, millis_of
@@ -26,8 +26,8 @@ _AT_ONCE = 100
 class Telling:
     """Watches which run the ranking is in, and tells a new one what the one before was told last.
 
-    Which run was told all, and when it answered last, is kept in the store: so it matters to nobody who was running
-    when it ended.
+    Which run was told all, and when it answered last, is kept in the store: so it does not matter who was there when it
+    ended.
     """
 
     store: Store
@@ -49,28 +49,32 @@ class Telling:
             if run == b"" or (run == self.run and now - self.noted < _NOTE_MILLIS):
                 return
             before = await self.store.told_run()
-            if before is None or before.run != run:
-                await self._tell_all(run, before.at - LAST_MILLIS if before else 0, now)
-            await self.store.note_told_run(ToldRun(now, run))
+            if before is not None and before.run == run:
+                told = replace(before, at=now)
+            else:
+                told = ToldRun(run, now, now, _what_may_be_lost(before))
+                await self._tell_all(run, told.since)
+            await self.store.note_told_run(told)
         except Unavailable:
             return
         self.run, self.noted = run, now
 
-    async def _tell_all(self, run: bytes, since: int, now: int) -> None:
-        """Tell a new run of what is promised, whatever its age, and then of what was noted from `since` to `now`.
+    async def _tell_all(self, run: bytes, since: int) -> None:
+        """Tell a new run of what is promised, whatever its age, and then of what was noted from `since` on.
 
         A note comes before its promise goes, so nothing slips between. What was stopped goes on where it was.
         """
         after = b""
-        while promised := await self.store.promises(now + _SLACK_MILLIS, after, _AT_ONCE):
+        while promised := await self.store.promises(self.clock.now() + _SLACK_MILLIS, after, _AT_ONCE):
             after = promised[-1].id
             await self._count_again([one for one in promised if one.work in COUNTED])
+        until = self.clock.now() + _SLACK_MILLIS  # what comes later it is this run that was told
         if run != self.half_told:
             self.half_told, self.told = run, b""
         many = 0
         while noted := await self.store.counted(since, self.told, _AT_ONCE):
-            if millis_of(noted[0].id) > now + _SLACK_MILLIS:
-                break  # from here on it is this run that was told
+            if millis_of(noted[0].id) > until:
+                break
             await self._count_again(noted)
             self.told = noted[-1].id
             many += len(noted)
@@ -86,3 +90,11 @@ class Telling:
                 raise
             except Exception:  # noqa: BLE001 - one that can't be counted must not keep the others
                 _log.exception("a tweet could not be counted again")
+
+
+def _what_may_be_lost(before: ToldRun | None) -> int:
+    """From when on the next run is told: what the one before was told last, also of what was told again."""
+    if before is None:
+        return 0
+    last = before.at - LAST_MILLIS
+    return min(last, before.since) if before.at - before.begun < LAST_MILLIS else last

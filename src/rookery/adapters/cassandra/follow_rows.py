@@ -108,7 +108,7 @@ async def remove(
 ) -> Collection[UserId]:
     """End that one follows up to `MOST_AT_ONCE`; whom he did. They are noted as unfollowed `at`, or not at all.
 
-    Nobody is told of when others changed the same meanwhile and this change got no answer.
+    It may tell of nobody where others changed the same meanwhile and this change got no answer.
     """
 
     def plan(seen: _Seen) -> Mapping[UserId, Sequence[Change]]:

@@ -191,12 +191,12 @@ class Journal:
     async def told_run(self) -> ToldRun | None:
         """See `Store.told_run`."""
         rows = await self._session.read("SELECT value FROM meta WHERE name = 'told run'")
-        return ToldRun(int.from_bytes(rows[0][0][:8], "big"), rows[0][0][8:]) if rows else None
+        return msgspec.msgpack.decode(rows[0][0], type=ToldRun) if rows else None
 
     async def note_told_run(self, told: ToldRun) -> None:
         """See `Store.note_told_run`."""
         query = "INSERT INTO meta (name, value) VALUES ('told run', ?)"
-        await self._session.write(query, told.at.to_bytes(8, "big") + told.run, stamp=self._session.stamp())
+        await self._session.write(query, msgspec.msgpack.encode(told), stamp=self._session.stamp())
 
     async def _rows(self, bucket: int, low: bytes, high: bytes, limit: int) -> list[Row]:
         """The oldest entries of one bucket between two ids."""

@@ -7,11 +7,10 @@ several - a name, a key, a follow within the bound, who deleted first - is decid
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -26,7 +25,7 @@ from rookery.adapters.cassandra.journal import (
     UserRows,
 )
 from rookery.adapters.cassandra.key_rows import Keys
-from rookery.adapters.cassandra.session import AHEAD_MICROS, Session, unavailable
+from rookery.adapters.cassandra.session import Session, unavailable
 from rookery.adapters.cassandra.turns import Turns
 from rookery.adapters.cassandra.user_rows import Left
 from rookery.domain.copies import Copy, Part
@@ -42,8 +41,7 @@ from rookery.ports.store import Below, Credentials, FanoutChange, Written
 _NEW, _OLD = b"\x01", b"\x00"
 _IMPORTED_AT_ONCE = 50
 _MOST_SKEW_MILLIS = 500
-_AGAIN_SECONDS = 1.0
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.2
 
 
 class CassandraStore:
@@ -218,8 +216,8 @@ class CassandraStore:
                 await self._journal.remove([entry.id])
                 raise
             await self._keys.done(once, claim, _NEW if new else _OLD)
+            await self._purge_again([follower, followee])
         self._clear(entry)
-        await self._look_behind([follower, followee])
         return new
 
     async def add_follows(self, pairs: Sequence[tuple[UserId, UserId]], at: int) -> int:
@@ -232,8 +230,8 @@ class CassandraStore:
             async with self._writing(), self._turns.of(follower):
                 entry = await self._journal.add(None, FollowRows(follower, list(followees)))
                 new = await follow_rows.add_many(self._session, entry.id, follower, followees)
+                await self._purge_again([follower, *followees])
             self._clear(entry)
-            await self._look_behind([follower, *followees])
             return new
 
         return sum(await self._session.each([partial(add, *batch) for batch in follow_rows.in_batches(wanted)]))
@@ -282,8 +280,9 @@ class CassandraStore:
             entry = await self._journal.add(promise, rows, claim.stamp)
             await tweet_rows.write(session, rows, claim.stamp)
             await self._keys.done(once, claim)
+        if not await self._looked_behind(tweet.author):
+            return Written(tweet, owes_count=True)  # it is done; a sweep looks in its stead
         self._clear(entry)
-        await self._look_behind([tweet.author])
         return Written(tweet, owes_count=True, promise=promise)
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
@@ -302,8 +301,8 @@ class CassandraStore:
             async with self._writing():
                 entry = await self._journal.add(None, rows)
                 await tweet_rows.write(self._session, rows, entry.stamp)
+                await self._purge_again([tweet.author for tweet in rows.tweets])
             self._clear(entry)
-            await self._look_behind([tweet.author for tweet in rows.tweets])
         return written
 
     async def tweets(self, ids: Sequence[TweetId]) -> Mapping[TweetId, TweetRecord]:
@@ -382,39 +381,28 @@ class CassandraStore:
     def _clear(self, entry: Entry) -> None:
         """Take an entry of the store's own off the list. Nobody waits for it, and what is left a sweep takes off."""
         if entry.promise is None:
-            self._begin_behind(self._forget(entry))
-
-    async def _look_behind(self, users: Sequence[UserId]) -> None:
-        """See whether a write came after its user was purged. It is done and soon answered, whatever comes of this."""
-        done = asyncio.Event()
-        self._begin_behind(self._purge_again_in_the_end(users, done))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(done.wait(), _LOOK_SECONDS)
-
-    def _begin_behind(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin what nobody waits for to its end but `close`."""
-        task = asyncio.create_task(work)
-        self._behind.add(task)
-        task.add_done_callback(self._behind.discard)
+            task = asyncio.create_task(self._forget(entry))
+            self._behind.add(task)
+            task.add_done_callback(self._behind.discard)
 
     async def _forget(self, entry: Entry) -> None:
         with suppress(Unavailable):
             await self._journal.remove([entry.id])
 
-    async def _purge_again_in_the_end(self, users: Sequence[UserId], done: asyncio.Event) -> None:
-        while not done.is_set() and not self._closed:
-            try:
-                await self._purge_again(users)
-            except Unavailable:
-                await asyncio.sleep(_AGAIN_SECONDS)
-            else:
-                done.set()
+    async def _looked_behind(self, author: UserId) -> bool:
+        """Whether it could be seen in a moment if a write that is done came after its user's purge."""
+        try:
+            async with self._writing(), self._session.within(_LOOK_SECONDS):
+                await self._purge_again([author])
+        except Unavailable:
+            return False
+        return True
 
     async def _purge_again(self, users: Sequence[UserId]) -> None:
         """Rows that were written while their user was deleted may have come after his purge."""
         for user in (await user_rows.by_ids(self._session, users)).values():
             if user.deleted:
-                await user_rows.put_to_purge(self._session, user.id, self._session.stamp() + AHEAD_MICROS)
+                await user_rows.purge_again(self._session, user.id)
 
     # --- the epochs of caches ----------------------------------------------------------------------------------------
 

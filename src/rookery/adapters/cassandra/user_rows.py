@@ -141,16 +141,22 @@ async def remove(session: Session, rows: NoUserRows, stamp: int) -> None:
         ]
     )
     await revoke_all(session, rows.user)
-    await put_to_purge(session, rows.user, after)
+    left = await left_to_purge(session, rows.user)
+    await _put_to_purge(session, rows.user, max(after, left.stamp + 1 if left else 0))
 
 
-async def put_to_purge(session: Session, user: UserId, stamp: int) -> None:
-    """Put a deleted user on the list of those to purge, from the beginning, whatever was noted of him there."""
+async def purge_again(session: Session, user: UserId) -> None:
+    """Put a deleted user on the list of those to purge once more, as a row of his may have come after his purge."""
     left = await left_to_purge(session, user)
     named = await session.read("SELECT writetime(display_name) FROM user_by_id WHERE id = ?", user)
     purged = named[0][0] if named else None
     # Above whatever a purge that ends in this moment notes, and above what one that has ended took off the list.
-    stamp = max(stamp, left.stamp + AHEAD_MICROS if left else 0, (purged or 0) + 1)
+    above = max(left.stamp if left else 0, session.stamp()) + AHEAD_MICROS
+    await _put_to_purge(session, user, max(above, (purged or 0) + 1))
+
+
+async def _put_to_purge(session: Session, user: UserId, stamp: int) -> None:
+    """Put a deleted user on the list of those to purge, from the beginning, unless he was taken off it later."""
     await session.write(
         "INSERT INTO user_to_purge (list, id, stamp, tweets_below, followees_below, followers_below)"
         " VALUES (?, ?, ?, null, null, null)",

@@ -3,6 +3,8 @@
 import sqlite3
 from collections.abc import Sequence
 
+import msgspec
+
 from rookery.domain.ids import id_at
 from rookery.domain.promises import Promise, ToldRun, Work
 
@@ -40,13 +42,12 @@ def counted(sql: sqlite3.Connection, since: int, after: bytes, limit: int) -> li
 def told_run(sql: sqlite3.Connection) -> ToldRun | None:
     """See `Store.told_run`."""
     row = sql.execute("SELECT value FROM meta WHERE name = 'told run'").fetchone()
-    return ToldRun(int.from_bytes(row[0][:8], "big"), row[0][8:]) if row else None
+    return msgspec.msgpack.decode(row[0], type=ToldRun) if row else None
 
 
 def note_told_run(sql: sqlite3.Connection, told: ToldRun) -> None:
     """See `Store.note_told_run`."""
-    value = told.at.to_bytes(8, "big") + told.run
-    sql.execute("INSERT OR REPLACE INTO meta VALUES ('told run', ?)", (value,))
+    sql.execute("INSERT OR REPLACE INTO meta VALUES ('told run', ?)", (msgspec.msgpack.encode(told),))
 
 
 def forget_counted(sql: sqlite3.Connection, now: int, limit: int) -> int:
