@@ -40,7 +40,7 @@ from tests.interleaving import Interleaved, leave_out, small_numbers
 from tests.model import Model
 
 LONG = os.environ.get("TEST_LONG") == "1"
-ROUNDS = int(os.environ.get("ROUNDS", "1000")) if LONG else 12
+ROUNDS = int(os.environ.get("ROUNDS", "1000")) if LONG else 8
 AT_ONCE = 8
 PAGE = 3
 PERIOD = 0.4
