@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from rookery.domain.ids import TweetId, parse_id
+
 
 @dataclass
 class Posted:
@@ -65,3 +67,8 @@ class Model:
     def top(self, limit: int) -> list[bytes]:
         counts = self.counts()
         return sorted(self.live(), key=lambda tweet: (counts[tweet], tweet), reverse=True)[:limit]
+
+
+def id_of(item: bytes) -> TweetId:
+    """The id in a tweet's JSON, where it comes first."""
+    return TweetId(parse_id(item[7:43].decode()))

@@ -3,14 +3,14 @@
 import atexit
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from tools.servers import Missing, Ring
+from tools.servers import Missing, Redis, Ring
 from tools.servers.process import Process
 
 P = TypeVar("P", bound=Process | Ring)
@@ -33,6 +33,20 @@ def started(server: P) -> Iterator[P]:
         yield server
     finally:
         server.stop()
+
+
+def log_sizes(server: Redis) -> Mapping[Path, int]:
+    """How long its append-only files are now."""
+    return {file: file.stat().st_size for file in server.append_only_folder.glob("*.incr.aof")}
+
+
+def cut_back(server: Redis, sizes: Mapping[Path, int]) -> None:
+    """Kill Redis, and let it start again with its append-only files as they were when they had these sizes."""
+    server.kill()
+    for file, size in sizes.items():
+        assert size < file.stat().st_size, "else nothing is lost"
+        os.truncate(file, size)
+    server.start()
 
 
 def _start(server: Process | Ring) -> None:

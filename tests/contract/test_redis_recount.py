@@ -1,7 +1,6 @@
 """Recounts on Redis that do not come to their end."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from rookery.domain.tweets import Link
 from rookery.ports.ranking import Ranking
 from tests.contract.adapters.redis import base_of, open_ranking, server
 from tests.contract.chains import Chains, assert_agrees, recount
-from tests.servers import started
+from tests.servers import cut_back, log_sizes, started
 from tools.servers import Redis
 
 
@@ -97,14 +96,10 @@ async def test_a_recount_begins_again_when_redis_forgot_some_of_it(tmp_path: Pat
             nonlocal walks
             walks += 1
             yield links[:10]
-            sizes = {file: file.stat().st_size for file in own.append_only_folder.glob("*.incr.aof")}
+            sizes = log_sizes(own)
             yield links[10:]
             if walks == 1:
-                own.kill()
-                for file, size in sizes.items():
-                    assert size < file.stat().st_size, "else nothing is lost"
-                    os.truncate(file, size)
-                own.start()
+                cut_back(own, sizes)
                 await until_answered(ranking)
 
         await chains.tell_all(ranking)

@@ -25,7 +25,7 @@ from rookery.adapters.redis import RedisRanking
 from rookery.adapters.sqlite import SqliteRanking, SqliteStore
 from rookery.adapters.system import SystemClock
 from rookery.config import Settings
-from rookery.domain.ids import TweetId, parse_id
+from rookery.domain.ids import TweetId
 from rookery.domain.users import UserRecord
 from rookery.ports.store import Store
 from rookery.services import fanout
@@ -38,7 +38,7 @@ from tests.contract.adapters.memcached import PERIOD, StillClock, servers
 from tests.contract.adapters.redis import base_of
 from tests.contract.adapters.redis import server as redis_server
 from tests.interleaving import InlineDatabase
-from tests.model import Model
+from tests.model import Model, id_of
 
 LONG = os.environ.get("TEST_LONG") == "1"
 NAMES = [f"user{number}" for number in range(6)]
@@ -258,7 +258,3 @@ def test_every_answer_equals_brute_force(machine: type[Histories], share: float)
             suppress_health_check=list(HealthCheck),
         ),
     )
-
-
-def id_of(item: bytes) -> bytes:
-    return parse_id(item[7:43].decode())

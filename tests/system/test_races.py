@@ -23,7 +23,7 @@ from rookery.adapters.memcached import MemcachedCache
 from rookery.adapters.redis import RedisRanking
 from rookery.adapters.sqlite import Database, SqliteStore
 from rookery.config import Settings
-from rookery.domain.ids import TweetId, parse_id
+from rookery.domain.ids import TweetId
 from rookery.domain.users import UserRecord
 from rookery.ports.cache import Cache
 from rookery.ports.store import Store
@@ -37,7 +37,7 @@ from tests.contract.adapters.memcached import servers
 from tests.contract.adapters.redis import base_of
 from tests.contract.adapters.redis import server as redis_server
 from tests.interleaving import Interleaved, leave_out, small_numbers
-from tests.model import Model
+from tests.model import Model, id_of
 
 LONG = os.environ.get("TEST_LONG") == "1"
 ROUNDS = int(os.environ.get("ROUNDS", "1000")) if LONG else 8
@@ -404,7 +404,3 @@ async def test_leaving_out_a_rule_is_noticed(
 
 def _name() -> str:
     return f"u{os.urandom(12).hex()}"
-
-
-def id_of(item: bytes) -> bytes:
-    return parse_id(item[7:43].decode())

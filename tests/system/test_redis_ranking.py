@@ -1,9 +1,8 @@
 """A server whose retweets are counted by Redis: it goes on while Redis is away, and the counts are right afterwards."""
 
 import asyncio
-import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import httpx
 import pytest
 import redis
 
-from tests.servers import running
+from tests.servers import cut_back, log_sizes, running
 from tests.serving import Server, running_server
 from tests.system.commands import rookery
 from tools.servers import Redis
@@ -75,15 +74,6 @@ async def chain(http: httpx.AsyncClient, length: int) -> list[str]:
     return tweets
 
 
-def cut_back(server: Redis, sizes: Mapping[Path, int]) -> None:
-    """Kill Redis, and let it start again with its append-only files as they were when they had these sizes."""
-    server.kill()
-    for file, size in sizes.items():
-        assert size < file.stat().st_size, "else nothing is lost"
-        os.truncate(file, size)
-    server.start()
-
-
 async def test_retweets_are_counted_along_the_chain_and_lead_the_top(http: httpx.AsyncClient) -> None:
     tweets = await chain(http, 5)
     assert await counts(http, tweets) == [4, 3, 2, 1, 0]
@@ -141,7 +131,7 @@ async def test_counts_that_the_append_only_file_lost_are_told_again(
     http: httpx.AsyncClient, server: Server, counting: Redis
 ) -> None:
     tweets = await chain(http, 3)
-    sizes = {file: file.stat().st_size for file in counting.append_only_folder.glob("*.incr.aof")}
+    sizes = log_sizes(counting)
     late = [await post(http, tweets[-1]) for _ in range(5)]
     assert (await http.delete(f"/tweet/@ada?tweet_id={tweets[1]}")).status_code == 204
     assert await counts(http, [tweets[0], tweets[2], *late]) == [6, 5, *[0] * 5]
@@ -156,7 +146,7 @@ async def test_loaded_tweets_that_the_append_only_file_lost_are_told_again(tmp_p
     flags = ("--ranking", "redis", "--ranking-servers", counting.address)
     with redis.Redis(port=counting.port) as connection:
         connection.set("something", "that the file begins with")
-    sizes = {file: file.stat().st_size for file in counting.append_only_folder.glob("*.incr.aof")}
+    sizes = log_sizes(counting)
     rookery("load", "tweets", str(file), "--count-column", "shared", "--data", str(tmp_path / "data"), *flags)
     cut_back(counting, sizes)
     with running_server(tmp_path, *flags) as server:

@@ -67,6 +67,13 @@ class Nest:
             await follows.follow(ANYONE, made, await accounts.find_name(followee), None)
         return made
 
+    async def readers(self, many: int, *following: str) -> list[UserRecord]:
+        """Some who follow these, and have read their feeds."""
+        made = [await self.user(f"bob{number}", *following) for number in range(many)]
+        for reader in made:
+            assert await self.feed(reader) == []
+        return made
+
     async def post(self, author: UserRecord, body: str) -> None:
         await self.rookery.services.tweets.post(ANYONE, author, Draft("", body))
 
@@ -126,9 +133,7 @@ async def test_a_fanout_that_fails_does_not_hold_up_others(
     monkeypatch.setattr(fanout, "SLICE", 1)
     async with nest_on(database) as nest:
         poisoned, fine = await nest.user("ada"), await nest.user("eve")
-        readers = [await nest.user(f"bob{number}", "ada", "eve") for number in range(3)]
-        for reader in readers:
-            assert await nest.feed(reader) == []
+        readers = await nest.readers(3, "ada", "eve")
         nest.store.faults["followers"] = [RuntimeError("a mistake")]
         await nest.post(poisoned, "stuck")
         await nest.post(fine, "through")  # in slices, by the worker that the other one waits for too
@@ -147,9 +152,7 @@ async def test_slices_that_wait_do_not_wait_for_each_other(
     monkeypatch.setattr(fanout, "ANSWER_SECONDS", 0.0)
     async with nest_on(database) as nest:
         authors = [await nest.user(f"ada{number}") for number in range(5)]
-        readers = [await nest.user(f"bob{number}", *(f"ada{number}" for number in range(5))) for number in range(3)]
-        for reader in readers:
-            assert await nest.feed(reader) == []
+        readers = await nest.readers(3, *(author.name for author in authors))
         nest.worker.cancel()
         for author in authors:
             await nest.post(author, "slowly")

@@ -12,7 +12,7 @@ import pytest
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.config import Settings
 from rookery.domain.errors import Failure
-from rookery.domain.ids import TweetId, parse_id
+from rookery.domain.ids import TweetId
 from rookery.domain.users import UserRecord
 from rookery.services import fanout, filling
 from rookery.services.callers import ANYONE
@@ -20,7 +20,7 @@ from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
 from tests.clocks import HandClock
 from tests.interleaving import InlineDatabase, interleaved_backends, leave_out, small_numbers
-from tests.model import Model
+from tests.model import Model, id_of
 
 LONG = os.environ.get("TEST_LONG") == "1"
 SEEDS = int(os.environ.get("SEEDS", "20000")) if LONG else 25
@@ -94,7 +94,7 @@ class History:
         elif kind < 0.65:
             author = await services.accounts.find(f"@{one}")
             posted = await services.tweets.post(ANYONE, author, Draft("", "x"))
-            self.model.post(_id_of(posted), one)
+            self.model.post(id_of(posted), one)
         elif kind < 0.84:
             await self._change_follow(one, other)
         elif kind < 0.90 and (live := self.model.live()):
@@ -140,7 +140,7 @@ class History:
         unsure = {followee for follower, followee in self.changing if follower == name}
         changes = self.changes.copy()
         page = await self.rookery.services.feeds.home(self.users[name].id, PAGE, None)
-        shown = [_id_of(item) for item in page.items]
+        shown = [id_of(item) for item in page.items]
         unsure |= {followee for follower, followee in self.changes - changes if follower == name}
         for tweet in before:
             posted = self.model.tweets[tweet]
@@ -158,16 +158,12 @@ class History:
         cursor = None
         while True:
             page = await self.rookery.services.feeds.home(self.users[name].id, PAGE, cursor)
-            got += [_id_of(item) for item in page.items]
+            got += [id_of(item) for item in page.items]
             cursor = page.next
             if cursor is None:
                 break
         if got != want:
             self.faults.append(f"{name}: {len(got)} tweets, not the {len(want)} of brute force")
-
-
-def _id_of(item: bytes) -> bytes:
-    return parse_id(item[7:43].decode())
 
 
 def run_seed(database: InlineDatabase, seed: int, settings: Settings) -> list[str]:

@@ -13,7 +13,6 @@ from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, SqliteRanking, SqliteStore
 from rookery.config import Settings
 from rookery.domain.errors import Unavailable
-from rookery.domain.ids import TweetId, parse_id
 from rookery.domain.promises import Work
 from rookery.domain.tweets import Link
 from rookery.domain.users import UserRecord
@@ -26,10 +25,7 @@ from rookery.services.sweeping import OVERDUE_MILLIS
 from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
 from tests.clocks import HandClock
-
-
-def id_of(posted: bytes) -> TweetId:
-    return TweetId(parse_id(posted[7:43].decode()))
+from tests.model import id_of
 
 
 class Away:

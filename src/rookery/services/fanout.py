@@ -233,7 +233,7 @@ class Fanout:
             await self._cache.prepend(TAIL, [delivery.author], delivery.item)
             delivery.in_tail = True
         if delivery.state is FanoutState.PULLED:
-            self._finish(delivery)
+            self._promises.keep(delivery.promise)
             return True
         followers = await self._store.followers(delivery.author, delivery.position, SLICE)
         await self._cache.prepend(TIMELINE, followers, delivery.item)
@@ -243,7 +243,7 @@ class Fanout:
             return False
         if self._threshold is not None and delivery.walked >= self._threshold and delivery.state is FanoutState.PUSHED:
             await self._store.set_fanout(delivery.author, FanoutState.PUSHED, FanoutState.RISING, self._clock.now())
-        self._finish(delivery)
+        self._promises.keep(delivery.promise)
         return True
 
     def _leave(self, delivery: _Delivery) -> None:
@@ -252,6 +252,3 @@ class Fanout:
             self._under_way[delivery.item] = left
         self.withdraw()
         delivery.done.set()
-
-    def _finish(self, delivery: _Delivery) -> None:
-        self._promises.keep(delivery.promise)

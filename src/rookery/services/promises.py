@@ -48,11 +48,10 @@ class Promises:
 
     async def note(self, counted: Iterable[tuple[Work, bytes]]) -> None:
         """Note what the ranking was told just now, if it may forget it."""
-        if self._noted:
-            now = self._clock.now()
-            await self._store.note_counted(
-                [Promise(id_at(now, self._clock.random(10)), work, subject) for work, subject in counted]
-            )
+        now = self._clock.now()
+        notes = [Promise(id_at(now, self._clock.random(10)), work, subject) for work, subject in counted]
+        if self._noted and notes:
+            await self._store.note_counted(notes)
 
     async def run(self) -> None:
         """Take kept promises off the list, many at once, until cancelled."""

@@ -129,7 +129,7 @@ class Session:
                 statement.set_consistency(acsylla.Consistency.LOCAL_SERIAL)
             if long:
                 statement.set_timeout(seconds)
-            return _rows(await self._run(self._driver.execute(statement), seconds))
+            return _rows(await self._run(self._driver.execute(statement)))
 
     async def page(self, cql: str, position: bytes, limit: int) -> tuple[list[Row], bytes | None]:
         """Some of the rows of a SELECT over all partitions, and the position behind them; None at the end."""
@@ -139,7 +139,7 @@ class Session:
             statement.set_page_size(limit)
             if position:
                 statement.set_page_state(position)
-            result = await self._run(self._driver.execute(statement), self._timeout)
+            result = await self._run(self._driver.execute(statement))
         return _rows(result), result.page_state() if result.has_more_pages() else None
 
     async def write(self, cql: str, *values: object, stamp: int) -> None:
@@ -148,7 +148,7 @@ class Session:
             statement = await self._bind(cql, values)
             statement.set_is_idempotent(True)
             statement.set_timestamp(stamp)
-            await self._run(self._driver.execute(statement), self._timeout)
+            await self._run(self._driver.execute(statement))
 
     async def decide(self, *changes: Change) -> bool | None:
         """Make changes of one partition if their conditions hold (a lightweight transaction).
@@ -192,7 +192,8 @@ class Session:
 
     async def change(self, cql: str) -> None:
         """Change the schema, and wait until all nodes agree on it."""
-        await self._run(self._driver.execute(acsylla.create_statement(cql)), self._timeout)
+        async with self.within():
+            await self._run(self._driver.execute(acsylla.create_statement(cql)))
 
     async def each(self, tasks: Sequence[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
         """The results of many, `IN_FLIGHT` at a time under way, in the order given."""
@@ -224,20 +225,20 @@ class Session:
             if cql in self._prepared:
                 break
             try:
-                self._prepared[cql] = await self._run(self._driver.create_prepared(cql), self._timeout / _ATTEMPTS)
+                async with self.within(self._timeout / _ATTEMPTS):
+                    self._prepared[cql] = await self._run(self._driver.create_prepared(cql))
             except Unavailable:
                 if attempt == _ATTEMPTS - 1:
                     raise
         return self._prepared[cql].bind(list(values))
 
-    async def _run(self, asked: Awaitable[T], seconds: float) -> T:
-        """Wait for an answer. The driver's own bound does not hold in every case, so here is ours."""
+    async def _run(self, asked: Awaitable[T]) -> T:
+        """Wait for an answer, `within` a bound of ours, as the driver's own does not hold in every case."""
         try:
-            async with asyncio.timeout(seconds):
-                return await asked
+            return await asked
         except _MISTAKES:
             raise
-        except (CassException, RuntimeError, TimeoutError) as error:
+        except (CassException, RuntimeError) as error:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> Unavailable:
