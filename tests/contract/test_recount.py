@@ -166,6 +166,33 @@ async def test_a_recount_never_brings_back_what_is_gone(ranking: Ranking) -> Non
     await assert_agrees(ranking, chains)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_an_addition_that_comes_late_brings_nothing_back(
+    ranking_place: RankingPlace, ranking: Ranking, tmp_path: Path, damaged: bool
+) -> None:
+    """It was deleted, and that was told, before its addition came, which was only on its way for so long.
+
+    What is gone only by mistake, and added again in that moment, is there all the same.
+    """
+    chains = Chains()
+    _, middle, end = chains.chain(3)
+    await chains.tell_all(ranking)
+    if damaged:
+        ranking_place.damage(tmp_path, [Damage(end.id, Part.LIVE, 0), Damage(middle.id, Part.LIVE, 0)])
+    else:
+        await ranking.remove(chains.delete(end))
+        await ranking.remove(chains.delete(middle))
+
+    async def walk() -> AsyncIterator[Sequence[Link]]:
+        await asyncio.wait_for(chains.tell(ranking, end), 5)
+        await asyncio.wait_for(chains.tell(ranking, chains.add(end)), 5)
+        yield list(chains.links.values())
+
+    await recount(ranking, chains, walk=walk)
+    await assert_agrees(ranking, chains)
+    assert (await recount(ranking, chains))[0].drifted == 0
+
+
 @pytest.mark.parametrize("size", [1, 7, 1_000])
 async def test_a_recount_takes_tweets_in_any_order(ranking: Ranking, size: int) -> None:
     chains = some_chains()

@@ -8,8 +8,9 @@
 --   <base><generation>:c  hash  tweet -> count
 --   <base><generation>:t  zset  live tweets by count; those with equal counts lie in the order of their ids
 
-local VERSION = 3
+local VERSION = 4
 local LIVE, GONE = '1', '0'
+local UNSURE = '2' -- taken for gone in what a recount builds, until it has asked the store
 local NOBODY = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' -- no library is at hand while this is loaded
 local ABANDONED = 300 -- seconds
 local LONGEST = 100000 -- steps of a walk: far more than a chain may have, so that a broken one ends
@@ -75,6 +76,10 @@ local function insert(g, tweet, parent, initial, state)
     if state == LIVE then redis.call('ZADD', g .. 't', initial, tweet) end
 end
 
+local function set_state(g, tweet, row, state)
+    redis.call('HSET', g .. 'l', tweet, state .. string.sub(row, 2))
+end
+
 local function add(g, tweet, parent, initial, state)
     if redis.call('HEXISTS', g .. 'l', tweet) == 1 then return end
     insert(g, tweet, parent, initial, state)
@@ -85,10 +90,23 @@ local function remove(g, tweet, parent, initial)
     local row = redis.call('HGET', g .. 'l', tweet)
     if not row then
         insert(g, tweet, parent, initial, GONE)
-    elseif is_live(row) then
-        redis.call('HSET', g .. 'l', tweet, GONE .. string.sub(row, 2))
+        return
+    end
+    set_state(g, tweet, row, GONE)
+    if is_live(row) then
         redis.call('ZREM', g .. 't', tweet)
         if parent ~= '' then change_above(g, parent, -1) end
+    end
+end
+
+-- As the store has it now, which nobody else knows where a row is unsure.
+local function add_as_read(g, tweet, parent, initial, state)
+    local row = redis.call('HGET', g .. 'l', tweet)
+    if not row or string.sub(row, 1, 1) ~= UNSURE then return add(g, tweet, parent, initial, state) end
+    set_state(g, tweet, row, state)
+    if state == LIVE then
+        redis.call('ZADD', g .. 't', redis.call('HGET', g .. 'c', tweet), tweet)
+        if parent ~= '' then change_above(g, parent, 1) end
     end
 end
 
@@ -99,7 +117,12 @@ local function change(keys, args, apply)
             if redis.call('HEXISTS', g .. 'l', args[2]) == 0 then return 0 end
         end
     end
-    for _, g in ipairs(all) do apply(g, args[1], args[2], args[3], args[4]) end
+    local state, row = args[4], redis.call('HGET', all[1] .. 'l', args[1])
+    for at, g in ipairs(all) do
+        -- An addition may come after the removal, which only the generation that is read knows of, rightly or not.
+        if at == 2 and row and not is_live(row) and state == LIVE then state = UNSURE end
+        apply(g, args[1], args[2], args[3], state)
+    end
     return 1
 end
 
@@ -162,7 +185,7 @@ redis.register_function('rookery_replay', function(keys, args)
         if parent ~= '' and redis.call('HEXISTS', g .. 'l', parent) == 0 then
             table.insert(missing, (at - 2) / 4)
         else
-            add(g, args[at], parent, args[at + 2], args[at + 3])
+            add_as_read(g, args[at], parent, args[at + 2], args[at + 3])
         end
     end
     return missing

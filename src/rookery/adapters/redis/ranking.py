@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Of the library, as in ranking.lua."""
 _LIBRARY = files("rookery.adapters.redis").joinpath("ranking.lua").read_text()
 BASE = b"{rookery:0}:"
