@@ -233,7 +233,8 @@ async def open_server(settings: Settings) -> AsyncIterator[ASGIApp]:
             yield create_app(rookery.services, web_options(settings), rookery.backends.clock)
         finally:
             with suppress(TimeoutError):
-                await asyncio.wait_for(rookery.fanout.drain(), 5)
+                async with asyncio.timeout(5):
+                    await rookery.fanout.drain()
             for job in jobs:
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)

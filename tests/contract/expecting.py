@@ -1,5 +1,6 @@
 """Ways of asking that several suites share."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -27,6 +28,28 @@ def unavailable(code: str = "store_unavailable") -> Iterator[None]:
     assert caught.value.code == code
     assert (caught.value.retry_after or 0) > 0
     assert not any(tell in caught.value.message for tell in ("/", "SELECT", "INSERT", "sqlite", "SQL"))
+
+
+async def assert_ends_when_cancelled(ask: Callable[[], Awaitable[object]]) -> None:
+    """Whoever asks and asks again ends when he is told to, in whichever moment of it.
+
+    `asyncio.wait_for` of Python 3.11 takes no notice of that when what it waits for was done just then.
+    """
+
+    async def go_on() -> None:
+        while True:
+            await ask()
+            await asyncio.sleep(0)
+
+    await ask()  # so that everything is connected
+    for steps in range(60):
+        task = asyncio.create_task(go_on())
+        for _ in range(steps // 2):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=10)
+        assert done, f"goes on after it was cancelled in step {steps // 2}"
+        assert task.cancelled(), task.exception()
 
 
 async def in_pages(read: Callable[[T | None, int], Awaitable[Sequence[T]]], limit: int) -> list[T]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rookery.ports.cache import Cache, Swap
+from tests.contract.expecting import assert_ends_when_cancelled
 from tests.contract.places import CachePlace, OpenCache
 
 TTL = 600
@@ -326,3 +327,10 @@ async def test_reads_of_what_is_closed_are_misses(cache: Cache) -> None:
     assert await cache.get_for_swap([A]) == [None]
     assert await cache.prepend(KIND, [A[3:]], b"+") == 0
     await cache.delete([A])
+
+
+async def test_a_caller_ends_when_he_is_cancelled(cache: Cache) -> None:
+    await put(cache, A, b"value")
+    await assert_ends_when_cancelled(lambda: cache.get_many([A], touch=TTL))
+    await assert_ends_when_cancelled(lambda: cache.add_many([B], b"", TTL))
+    assert await get(cache, A) == b"value"

@@ -10,7 +10,7 @@ from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId
 from rookery.ports.ranking import Ranked, Ranking
 from tests.contract.chains import Chains, assert_agrees, recount, whole_top
-from tests.contract.expecting import unavailable
+from tests.contract.expecting import assert_ends_when_cancelled, unavailable
 from tests.contract.places import RankingPlace
 
 
@@ -250,3 +250,13 @@ async def test_a_run_is_the_same_as_long_as_nothing_is_forgotten(ranking: Rankin
     run = await ranking.run()
     await ranking.check()
     assert await ranking.run() == run
+
+
+async def test_a_caller_ends_when_he_is_cancelled(ranking: Ranking) -> None:
+    chains = Chains()
+    links = chains.chain(2)
+    await chains.tell_all(ranking)
+    await assert_ends_when_cancelled(lambda: ranking.add(links[1]))
+    await assert_ends_when_cancelled(lambda: ranking.counts([links[0].id]))
+    await assert_ends_when_cancelled(ranking.run)
+    await assert_agrees(ranking, chains)

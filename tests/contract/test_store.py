@@ -9,7 +9,7 @@ import pytest
 from rookery.domain.errors import Conflict
 from rookery.domain.users import UserRecord
 from rookery.ports.store import Credentials, Store
-from tests.contract.expecting import refused, unavailable
+from tests.contract.expecting import assert_ends_when_cancelled, refused, unavailable
 from tests.contract.given import MOST, NOON, Given, deleted, once
 from tests.contract.places import OpenStore
 
@@ -201,3 +201,10 @@ async def test_closing_twice_is_closing(open_store: OpenStore, tmp_path: Path) -
         await store.check()
         await store.close()
     await store.close()
+
+
+async def test_a_caller_ends_when_he_is_cancelled(store: Store, given: Given) -> None:
+    ada = await given.user("ada")
+    await assert_ends_when_cancelled(lambda: store.users([ada.id]))
+    await assert_ends_when_cancelled(lambda: store.follow(ada.id, ada.id, NOON, MOST))
+    await assert_ends_when_cancelled(store.check)

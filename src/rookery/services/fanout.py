@@ -136,7 +136,8 @@ class Fanout:
         if delivery.failures:
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(delivery.done.wait(), ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await delivery.done.wait()
 
     def is_under_way(self, tweet: TweetId, author: UserId) -> bool:
         """Whether this process is still bringing a tweet to its author's followers."""

@@ -50,7 +50,7 @@ class RedisRanking:
             timeout=timeout,
             host=host.strip("[]"),
             port=int(port),
-            socket_timeout=timeout,
+            socket_timeout=None,  # a call has a bound of ours: the library's swallows cancelling
             socket_connect_timeout=timeout,
             retry_on_timeout=False,
             retry=None,
@@ -58,6 +58,7 @@ class RedisRanking:
         self._redis: Any = Redis(connection_pool=pool)
         self._clock = clock
         self._base = base
+        self._timeout = timeout
         self._closed = False
         self._pause = 0.0
         self._retry_at = 0.0
@@ -245,7 +246,8 @@ class RedisRanking:
         if self._pause:
             self._retry_at = now + self._pause  # one asks whether it is back, and the others don't wait for him
         try:
-            answer = await ask()
+            async with asyncio.timeout(self._timeout):
+                answer = await ask()
         except ResponseError as error:
             if _FUNCTION_MISSING in str(error) or "STALE" in str(error):
                 self._pause = self._retry_at = 0.0  # it answers
