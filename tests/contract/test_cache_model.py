@@ -5,12 +5,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
 from rookery.ports.cache import Swap
 from tests.contract.effort import examples
 from tests.contract.places import CachePlace
+
+pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
 
 T = TypeVar("T")
 

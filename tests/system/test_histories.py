@@ -40,6 +40,8 @@ from tests.contract.adapters.redis import server as redis_server
 from tests.interleaving import InlineDatabase
 from tests.model import Model, id_of
 
+pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
+
 LONG = os.environ.get("TEST_LONG") == "1"
 NAMES = [f"user{number}" for number in range(6)]
 CACHES = [0, 2_000, 8_000, 1 << 20]

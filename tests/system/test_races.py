@@ -39,6 +39,8 @@ from tests.contract.adapters.redis import server as redis_server
 from tests.interleaving import Interleaved, leave_out, small_numbers
 from tests.model import Model, id_of
 
+pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
+
 LONG = os.environ.get("TEST_LONG") == "1"
 ROUNDS = int(os.environ.get("ROUNDS", "1000")) if LONG else 8
 AT_ONCE = 8

@@ -24,6 +24,8 @@ from tests.system.worlds import World, counted_file, counted_rows, generated_wor
 from tools.servers import Memcached, Redis
 from tools.servers.rookery import apply_schema
 
+pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
+
 T = TypeVar("T")
 
 AT_ONCE = 8

@@ -19,6 +19,8 @@ from tests.system.commands import rookery
 from tools.servers import Memcached, Redis
 from tools.servers.rookery import apply_schema
 
+pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
+
 READERS = ["bob", "carol", "dan"]
 LONG = os.environ.get("TEST_LONG") == "1"
 SWEPT_SECONDS = 30
