@@ -137,7 +137,7 @@ def world(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> World
         pytest.skip("3,726 feeds through two processes take minutes: make test-long")
     if request.param == "real":
         return real_world()
-    return generated_world(tmp_path) if LONG else generated_world(tmp_path, 1, 150, 1_500, 1_000)
+    return generated_world(tmp_path) if LONG else generated_world(tmp_path, 1, 100, 1_000, 700)
 
 
 @asynccontextmanager

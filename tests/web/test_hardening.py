@@ -19,6 +19,7 @@ async def test_a_refused_tweet_makes_no_user(open_mode: Site) -> None:
     refused(await open_mode.client.get("/user?name=ghost"), 404, "unknown_user")
 
 
+@pytest.mark.usefixtures("clock")
 async def test_one_address_can_not_multiply_its_limit_by_tokens(serve: Serve) -> None:
     site = await serve(rate_limit="on", rate_limit_token=1_000, rate_limit_address=4)
     token = (await site.client.post("/user", data={"name": "ada"})).json()["token"]

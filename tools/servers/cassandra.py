@@ -109,6 +109,7 @@ class Cassandra(Process):
             "cassandra.storagedir": str(self.folder),
             "cassandra.skip_wait_for_gossip_to_settle": "0",
             "cassandra.ring_delay_ms": "2000",
+            "cassandra.shutdown_announce_in_ms": "100",
         }
         return [
             java,
@@ -208,6 +209,8 @@ class Ring:
 
     def stop(self) -> None:
         """End all that run."""
+        for node in self.nodes:  # at once: none needs to see another go
+            node.ask_to_stop()
         for node in self.nodes:
             node.stop()
 

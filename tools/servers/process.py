@@ -98,13 +98,17 @@ class Process:
                 raise Failed(f"{type(self).__name__} did not start:\n{self._tail()}")
             time.sleep(0.01)
 
+    def ask_to_stop(self) -> None:
+        """Send it SIGTERM, without waiting for it."""
+        if self.is_running:
+            self.resume()
+            self._signal(signal.SIGTERM)
+
     def stop(self) -> None:
         """End it as a supervisor would, with SIGTERM, and with SIGKILL if that does not help."""
         if self._process is None:
             return
-        if self.is_running:
-            self.resume()
-            self._process.send_signal(signal.SIGTERM)
+        self.ask_to_stop()
         try:
             self._process.wait(self.stop_seconds)
         except subprocess.TimeoutExpired:
