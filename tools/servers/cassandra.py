@@ -1,13 +1,17 @@
 """Cassandra from its published jars, without packages or containers: one node, or a ring of several."""
 
+import asyncio
 import os
 import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
+
+import acsylla
 
 from tools.servers.installing import Missing, require
 from tools.servers.process import Failed, Process, free_port
@@ -200,8 +204,13 @@ class Ring:
     def start(self) -> Self:
         """Start them one after the other, as each joins the ring of those before it."""
         try:
-            for node in self.nodes:
+            for number, node in enumerate(self.nodes):
                 node.start()
+                limit = time.monotonic() + node.start_seconds
+                while any(asyncio.run(_peers_of(other)) < number for other in self.nodes[: number + 1]):
+                    if time.monotonic() > limit:
+                        raise Failed(f"not all nodes know of the one on {node.address}")
+                    time.sleep(0.1)
         except BaseException:
             self.stop()
             raise
@@ -219,6 +228,16 @@ class Ring:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+async def _peers_of(node: Cassandra) -> int:
+    """How many others it knows."""
+    cluster = acsylla.create_cluster([node.host], port=node.port, whitelist_hosts=node.host, log_level="disabled")
+    session = await cluster.create_session()
+    try:
+        return len(await session.execute(acsylla.create_statement("SELECT peer FROM system.peers_v2")))
+    finally:
+        await session.close()
 
 
 def _port_free_on(hosts: Sequence[str]) -> int:
