@@ -219,13 +219,13 @@ class HistoriesElsewhere(Histories):
         await shared.__aenter__()
         if not await store.epochs():
             await shared.clear()
-        await shared._epochs.read()  # known from now on, and the clock stands still until we put it forward
-        clock.seconds += 2 * self.period
         probe = b"probe:" + bytes(16)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not all(await shared.add_many([probe], b"", 1)):
                 await shared.delete([probe])
-                await asyncio.sleep(0.001)
+                await shared._epochs.read()  # known from now on, if this was in time
+                clock.seconds += self.period
+                await shared._epochs.read()  # and used, as long as the clock stands still
         ranking = RedisRanking(redis_server().address, SystemClock(), timeout=30, base=base_of(Path(self.folder.name)))
         return Backends(store, shared, ranking, self.clock, apart=True)
 
