@@ -23,6 +23,7 @@ from rookery.adapters.memcached import MemcachedCache
 from rookery.adapters.redis import RedisRanking
 from rookery.adapters.sqlite import Database, SqliteStore
 from rookery.config import Settings
+from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId
 from rookery.domain.users import UserRecord
 from rookery.ports.cache import Cache
@@ -127,7 +128,14 @@ class Round:
 
     async def post(self, author: str, retweet: bytes | None = None) -> bytes:
         draft = Draft("", "" if retweet else "x", TweetId(retweet) if retweet else None)
-        tweet = id_of(await self.anywhere.services.tweets.post(ANYONE, self.users[author], draft))
+        while True:
+            try:
+                tweet = id_of(await self.anywhere.services.tweets.post(ANYONE, self.users[author], draft))
+                break
+            except Unavailable as refused:  # that it was not written is certain only of this one
+                if refused.code != "busy":
+                    raise
+                await asyncio.sleep(0.01)
         self.model.post(tweet, author, retweet)
         return tweet
 
