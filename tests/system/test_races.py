@@ -128,16 +128,18 @@ class Round:
 
     async def post(self, author: str, retweet: bytes | None = None) -> bytes:
         draft = Draft("", "" if retweet else "x", TweetId(retweet) if retweet else None)
-        while True:
-            try:
-                tweet = id_of(await self.anywhere.services.tweets.post(ANYONE, self.users[author], draft))
-                break
-            except Unavailable as refused:  # that it was not written is certain only of this one
-                if refused.code != "busy":
-                    raise
-                await asyncio.sleep(0.01)
+        tweet = id_of(await self._post(self.users[author], draft))
         self.model.post(tweet, author, retweet)
         return tweet
+
+    async def _post(self, author: UserRecord, draft: Draft) -> bytes:
+        while True:
+            try:
+                return await self.anywhere.services.tweets.post(ANYONE, author, draft)
+            except Unavailable as refused:
+                if refused.code != "busy":  # of others it is not certain that nothing was written
+                    raise
+                await asyncio.sleep(0.01)
 
     async def delete(self, tweet: bytes) -> None:
         author = self.users[self.model.tweets[tweet].author]
