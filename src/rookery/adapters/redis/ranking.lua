@@ -24,8 +24,12 @@ local function parent_of(row)
     if parent ~= NOBODY then return parent end
 end
 
+local function state_of(row)
+    return string.sub(row, 1, 1)
+end
+
 local function is_live(row)
-    return string.sub(row, 1, 1) == LIVE
+    return state_of(row) == LIVE
 end
 
 local function prefixes(base, read, next)
@@ -90,19 +94,19 @@ local function remove(g, tweet, parent, initial)
     local row = redis.call('HGET', g .. 'l', tweet)
     if not row then
         insert(g, tweet, parent, initial, GONE)
-        return
-    end
-    set_state(g, tweet, row, GONE)
-    if is_live(row) then
-        redis.call('ZREM', g .. 't', tweet)
-        if parent ~= '' then change_above(g, parent, -1) end
+    elseif state_of(row) ~= GONE then
+        set_state(g, tweet, row, GONE)
+        if is_live(row) then
+            redis.call('ZREM', g .. 't', tweet)
+            if parent ~= '' then change_above(g, parent, -1) end
+        end
     end
 end
 
 -- As the store has it now, which nobody else knows where a row is unsure.
 local function add_as_read(g, tweet, parent, initial, state)
     local row = redis.call('HGET', g .. 'l', tweet)
-    if not row or string.sub(row, 1, 1) ~= UNSURE then return add(g, tweet, parent, initial, state) end
+    if not row or state_of(row) ~= UNSURE then return add(g, tweet, parent, initial, state) end
     set_state(g, tweet, row, state)
     if state == LIVE then
         redis.call('ZADD', g .. 't', redis.call('HGET', g .. 'c', tweet), tweet)
@@ -117,11 +121,11 @@ local function change(keys, args, apply)
             if redis.call('HEXISTS', g .. 'l', args[2]) == 0 then return 0 end
         end
     end
-    local state, row = args[4], redis.call('HGET', all[1] .. 'l', args[1])
-    for at, g in ipairs(all) do
+    apply(all[1], args[1], args[2], args[3], args[4])
+    if all[2] then
         -- An addition may come after the removal, which only the generation that is read knows of, rightly or not.
-        if at == 2 and row and not is_live(row) and state == LIVE then state = UNSURE end
-        apply(g, args[1], args[2], args[3], state)
+        local is_gone = not is_live(redis.call('HGET', all[1] .. 'l', args[1]))
+        apply(all[2], args[1], args[2], args[3], is_gone and args[4] == LIVE and UNSURE or args[4])
     end
     return 1
 end
