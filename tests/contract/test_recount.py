@@ -193,6 +193,45 @@ async def test_an_addition_that_comes_late_brings_nothing_back(
     assert (await recount(ranking, chains))[0].drifted == 0
 
 
+@pytest.mark.parametrize("part", [Part.ALL, Part.LIVE])
+async def test_an_addition_that_comes_late_is_right_where_the_removal_was_forgotten(
+    ranking_place: RankingPlace, ranking: Ranking, tmp_path: Path, part: Part
+) -> None:
+    """The ranking lost the removal, which is why it is recounted."""
+    chains = Chains()
+    _, end = chains.chain(2)
+    await chains.tell_all(ranking)
+    await ranking.remove(chains.delete(end))
+    ranking_place.damage(tmp_path, [Damage(end.id, part, 1 if part is Part.LIVE else None)])
+
+    async def walk() -> AsyncIterator[Sequence[Link]]:
+        await ranking.add(end)
+        yield list(chains.links.values())
+
+    await recount(ranking, chains, walk=walk)
+    await assert_agrees(ranking, chains)
+
+
+async def test_a_removal_stands_between_a_late_addition_and_what_was_read_before(
+    ranking_place: RankingPlace, ranking: Ranking, tmp_path: Path
+) -> None:
+    chains = Chains()
+    _, end = chains.chain(2)
+    await chains.tell_all(ranking)
+    ranking_place.damage(tmp_path, [Damage(end.id, Part.LIVE, 0)])
+
+    async def walk() -> AsyncIterator[Sequence[Link]]:
+        as_read = list(chains.links.values())
+        await ranking.add(as_read[0])
+        await ranking.add(end)
+        chains.delete(end)
+        await chains.untell(ranking, end)
+        yield as_read
+
+    await recount(ranking, chains, walk=walk)
+    await assert_agrees(ranking, chains)
+
+
 @pytest.mark.parametrize("size", [1, 7, 1_000])
 async def test_a_recount_takes_tweets_in_any_order(ranking: Ranking, size: int) -> None:
     chains = some_chains()

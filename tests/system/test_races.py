@@ -133,13 +133,14 @@ class Round:
         return tweet
 
     async def _post(self, author: UserRecord, draft: Draft) -> bytes:
-        while True:
-            try:
-                return await self.anywhere.services.tweets.post(ANYONE, author, draft)
-            except Unavailable as refused:
-                if refused.code != "busy":  # of others it is not certain that nothing was written
-                    raise
-                await asyncio.sleep(0.01)
+        async with asyncio.timeout(SHOWN_SECONDS):
+            while True:
+                try:
+                    return await self.anywhere.services.tweets.post(ANYONE, author, draft)
+                except Unavailable as refused:
+                    if refused.code != "busy":  # of others it is not certain that nothing was written
+                        raise
+                    await asyncio.sleep(0.01)
 
     async def delete(self, tweet: bytes) -> None:
         author = self.users[self.model.tweets[tweet].author]

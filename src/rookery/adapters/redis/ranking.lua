@@ -8,7 +8,7 @@
 --   <base><generation>:c  hash  tweet -> count
 --   <base><generation>:t  zset  live tweets by count; those with equal counts lie in the order of their ids
 
-local VERSION = 4
+local VERSION = 5
 local LIVE, GONE = '1', '0'
 local UNSURE = '2' -- taken for gone in what a recount builds, until it has asked the store
 local NOBODY = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' -- no library is at hand while this is loaded
@@ -103,15 +103,14 @@ local function remove(g, tweet, parent, initial)
     end
 end
 
--- As the store has it now, which nobody else knows where a row is unsure.
+-- As the store has it. What it has deleted stays so; what it had a moment ago is believed only where nobody knew better.
 local function add_as_read(g, tweet, parent, initial, state)
+    if state == GONE then return remove(g, tweet, parent, initial) end
     local row = redis.call('HGET', g .. 'l', tweet)
     if not row or state_of(row) ~= UNSURE then return add(g, tweet, parent, initial, state) end
-    set_state(g, tweet, row, state)
-    if state == LIVE then
-        redis.call('ZADD', g .. 't', redis.call('HGET', g .. 'c', tweet), tweet)
-        if parent ~= '' then change_above(g, parent, 1) end
-    end
+    set_state(g, tweet, row, LIVE)
+    redis.call('ZADD', g .. 't', redis.call('HGET', g .. 'c', tweet), tweet)
+    if parent ~= '' then change_above(g, parent, 1) end
 end
 
 local function change(keys, args, apply)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Of the library, as in ranking.lua."""
 _LIBRARY = files("rookery.adapters.redis").joinpath("ranking.lua").read_text()
 BASE = b"{rookery:0}:"
@@ -261,7 +261,7 @@ class RedisRanking:
     def _failed(self, error: Exception) -> Unavailable:
         self._failures += 1
         if not self._pause:
-            _log.warning("the ranking does not answer: %s", error)
+            _log.warning("the ranking does not answer: %s", str(error) or "not in time")
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
         self._retry_at = self._clock.monotonic() + self._pause
         return _unavailable(error)
