@@ -36,7 +36,7 @@ TOP = 10
 
 def run(plan: Plan) -> list[Table]:
     with Redis(plan.scratch / "redis") as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        ranking = RedisRanking(server.address, SystemClock(), timeout=10)
+        ranking = RedisRanking([server.address], SystemClock(), timeout=10)
         pool = BlockingConnectionPool(max_connections=IN_FLIGHT, host="127.0.0.1", port=server.port)
         driver: Any = Driver(connection_pool=pool)
         try:
@@ -58,13 +58,13 @@ def _operations(plan: Plan, runner: asyncio.Runner, ranking: RedisRanking, drive
         await driver.zadd("bench:top", {str(number): number for number in range(1_000)})
 
     runner.run(set_up())
-    ids, fields = [link.id for link in chain], [str(number) for number in range(TOP)]
+    places, fields = [(link.id, link.root) for link in chain], [str(number) for number in range(TOP)]
     operations: dict[str, Operation] = {
         "bare driver: HINCRBY": lambda: driver.hincrby("bench:hash", "counted", 1),
         "ranking: add a retweet, chain of 1": lambda: ranking.add(_below(clock, single)),
         f"ranking: add a retweet, chain of {CHAIN}": lambda: ranking.add(_below(clock, chain[-1])),
         "bare driver: HMGET of ten": lambda: driver.hmget("bench:hash", fields),
-        "ranking: counts of ten": lambda: ranking.counts(ids),
+        "ranking: counts of ten": lambda: ranking.counts(places),
         "bare driver: ZREVRANGE of ten": lambda: driver.zrevrange("bench:top", 0, TOP - 1, withscores=True),
         "ranking: top ten": lambda: ranking.top(TOP),
     }

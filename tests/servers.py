@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tools.servers import Missing, Redis, Ring
+from tools.servers import Missing, Redis, RedisCluster, Ring
 from tools.servers.process import Process
 
-P = TypeVar("P", bound=Process | Ring)
+P = TypeVar("P", bound=Process | Ring | RedisCluster)
 
 
 def running(kind: type[P], **options: Any) -> P:
@@ -49,7 +49,7 @@ def cut_back(server: Redis, sizes: Mapping[Path, int]) -> None:
     server.start()
 
 
-def _start(server: Process | Ring) -> None:
+def _start(server: Process | Ring | RedisCluster) -> None:
     try:
         server.start()
     except Missing as missing:

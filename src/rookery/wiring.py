@@ -168,7 +168,7 @@ async def _open_cassandra(settings: Settings, sharing: Sharing, clock: Clock, st
 def _open_redis(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
     from rookery.adapters.redis import RedisRanking
 
-    ranking = RedisRanking(settings.ranking_servers[0], clock)
+    ranking = RedisRanking(settings.ranking_servers, clock)
     stack.push_async_callback(ranking.close)
     return ranking
 

@@ -1,12 +1,12 @@
 """Chains of tweets as a store knows them, and the counts that every ranking of them must hold: the tests' model."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from itertools import count
 
 import msgspec
 
 from rookery.domain.ids import TweetId, id_at
-from rookery.domain.tweets import Link
+from rookery.domain.tweets import Link, TweetRecord
 from rookery.ports.ranking import Links, Ranked, Ranking, Recount
 from tests.contract.given import NOON
 
@@ -86,9 +86,14 @@ class Chains:
 async def assert_agrees(ranking: Ranking, chains: Chains) -> None:
     """Counts and the whole top list are those of the model."""
     expected = chains.expected()
-    counts = await ranking.counts(list(expected))
+    counts = await counts_of(ranking, chains.links.values())
     assert dict(zip(expected, counts, strict=True)) == expected
     assert await ranking.top(len(expected) + 1) == chains.expected_top()
+
+
+async def counts_of(ranking: Ranking, tweets: Iterable[Link | TweetRecord]) -> list[int]:
+    """The counts of these, in this order."""
+    return await ranking.counts([(tweet.id, tweet.root or tweet.id) for tweet in tweets])
 
 
 async def whole_top(ranking: Ranking, limit: int) -> list[Ranked]:

@@ -19,6 +19,7 @@ STORES: Mapping[str, OpenStore] = {
 RANKINGS: Mapping[str, RankingPlace] = {
     "sqlite": RankingPlace(sqlite.open_ranking, sqlite.damage),
     "redis": RankingPlace(redis.open_ranking, redis.damage),
+    "redis-cluster": RankingPlace(redis.open_ranking_on_cluster, redis.damage_on_cluster),
 }
 CACHES: Mapping[str, CachePlace] = {
     "memory": CachePlace(memory.open_cache),

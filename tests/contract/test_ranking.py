@@ -8,8 +8,9 @@ import pytest
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId
+from rookery.domain.tweets import Link
 from rookery.ports.ranking import Ranked, Ranking
-from tests.contract.chains import Chains, assert_agrees, recount, whole_top
+from tests.contract.chains import Chains, assert_agrees, counts_of, recount, whole_top
 from tests.contract.expecting import assert_ends_when_cancelled, unavailable
 from tests.contract.places import RankingPlace
 
@@ -18,7 +19,7 @@ async def test_a_tweet_starts_from_its_initial_count(ranking: Ranking) -> None:
     chains = Chains()
     for initial in (0, 5, 10**12):
         assert await ranking.add(chains.add(initial=initial))
-    assert await ranking.counts(list(chains.links)) == [0, 5, 10**12]
+    assert await counts_of(ranking, chains.links.values()) == [0, 5, 10**12]
 
 
 async def test_a_retweet_counts_for_every_tweet_above_it(ranking: Ranking) -> None:
@@ -27,7 +28,7 @@ async def test_a_retweet_counts_for_every_tweet_above_it(ranking: Ranking) -> No
     beside = chains.add(root)
     for at, counts in enumerate([[0, 0, 0, 0], [1, 0, 0, 0], [2, 1, 0, 0], [3, 1, 0, 0]]):
         assert await ranking.add((root, middle, end, beside)[at])
-        assert await ranking.counts([root.id, middle.id, end.id, beside.id]) == counts
+        assert await counts_of(ranking, [root, middle, end, beside]) == counts
     await assert_agrees(ranking, chains)
 
 
@@ -35,18 +36,19 @@ async def test_counts_come_in_the_order_asked(ranking: Ranking) -> None:
     chains = Chains()
     links = chains.chain(4)
     await chains.tell_all(ranking)
-    unknown = Chains().chain(50)[-1].id
-    asked = [links[2].id, unknown, links[0].id, links[2].id, links[3].id]
-    assert await ranking.counts(asked) == [1, 0, 3, 1, 0]
-    assert await ranking.counts([]) == []
+    unknown = Chains().chain(50)[-1]
+    asked = [links[2], unknown, links[0], links[2], links[3]]
+    assert await counts_of(ranking, asked) == [1, 0, 3, 1, 0]
+    assert await counts_of(ranking, []) == []
 
 
 async def test_counts_of_thousands_are_given_at_once(ranking: Ranking) -> None:
     chains = Chains()
     links = chains.chain(5)
     await chains.tell_all(ranking)
-    unknown = [TweetId(number.to_bytes(16, "big")) for number in range(3_000)]
-    assert await ranking.counts([*unknown, links[0].id, *unknown]) == [*[0] * 3_000, 4, *[0] * 3_000]
+    ids = [TweetId(number.to_bytes(16, "big")) for number in range(3_000)]
+    unknown = [Link(tweet, None, tweet, 0, 0) for tweet in ids]
+    assert await counts_of(ranking, [*unknown, links[0], *unknown]) == [*[0] * 3_000, 4, *[0] * 3_000]
 
 
 async def test_adding_again_counts_nothing(ranking: Ranking) -> None:
@@ -93,7 +95,7 @@ async def test_removed_before_it_was_added_is_gone(ranking: Ranking) -> None:
     chains.delete(middle)
     assert await ranking.add(end)
     await assert_agrees(ranking, chains)
-    assert await ranking.counts([root.id, middle.id]) == [1, 1], "its place in the chain stays"
+    assert await counts_of(ranking, [root, middle]) == [1, 1], "its place in the chain stays"
 
 
 async def test_below_a_missing_tweet_nothing_changes(ranking: Ranking) -> None:
@@ -103,10 +105,10 @@ async def test_below_a_missing_tweet_nothing_changes(ranking: Ranking) -> None:
     assert not await ranking.remove(end)
     assert not await ranking.add(middle)
     assert await ranking.top(10) == []
-    assert await ranking.counts(list(chains.links)) == [0, 0, 0]
+    assert await counts_of(ranking, chains.links.values()) == [0, 0, 0]
     assert await ranking.add(root)
     assert not await ranking.add(end), "its parent is missing still"
-    assert await ranking.counts(list(chains.links)) == [0, 0, 0]
+    assert await counts_of(ranking, chains.links.values()) == [0, 0, 0]
     await chains.tell(ranking, end)
     await assert_agrees(ranking, chains)
 
@@ -127,7 +129,7 @@ async def test_a_link_that_is_not_live_has_its_place_and_counts_for_nobody(ranki
     for link in (root, middle, end):
         assert await ranking.add(link)
     await assert_agrees(ranking, chains)
-    assert await ranking.counts([root.id, middle.id]) == [1, 8]
+    assert await counts_of(ranking, [root, middle]) == [1, 8]
     assert await ranking.add(msgspec.structs.replace(middle, live=True)), "a late add of what is gone"
     await assert_agrees(ranking, chains)
 
@@ -202,7 +204,7 @@ async def test_a_gone_tweet_is_not_ranked_but_keeps_its_count(ranking: Ranking) 
     await chains.tell_all(ranking)
     await ranking.remove(chains.delete(root))
     await assert_agrees(ranking, chains)
-    assert await ranking.counts([root.id]) == [1]
+    assert await counts_of(ranking, [root]) == [1]
 
 
 # Its end
@@ -230,7 +232,7 @@ async def test_what_is_closed_is_unavailable(ranking_place: RankingPlace, tmp_pa
     with pytest.raises(Unavailable):
         await ranking.remove(link)
     with pytest.raises(Unavailable):
-        await ranking.counts([link.id])
+        await counts_of(ranking, [link])
     with pytest.raises(Unavailable):
         await ranking.top(10)
     with pytest.raises(Unavailable):
@@ -257,6 +259,6 @@ async def test_a_caller_ends_when_he_is_cancelled(ranking: Ranking) -> None:
     links = chains.chain(2)
     await chains.tell_all(ranking)
     await assert_ends_when_cancelled(lambda: ranking.add(links[1]))
-    await assert_ends_when_cancelled(lambda: ranking.counts([links[0].id]))
+    await assert_ends_when_cancelled(lambda: counts_of(ranking, [links[0]]))
     await assert_ends_when_cancelled(ranking.run)
     await assert_agrees(ranking, chains)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rookery.domain.ids import TweetId
 from rookery.domain.tweets import Link
 from rookery.ports.ranking import Ranked
-from tests.contract.chains import Chains, assert_agrees, whole_top
+from tests.contract.chains import Chains, assert_agrees, counts_of, whole_top
 from tests.contract.effort import examples
 from tests.contract.places import RankingPlace
 
@@ -112,7 +112,6 @@ async def test_each_step_changes_what_it_says_and_no_more(
 ) -> None:
     """Nobody adds what is missing here, so that every answer and every count between is compared."""
     links = forest.links
-    tweets = [link.id for link in links]
     model = Model(forest.chains)
     with tempfile.TemporaryDirectory() as folder:
         async with ranking_place.open(Path(folder)) as ranking:
@@ -125,5 +124,5 @@ async def test_each_step_changes_what_it_says_and_no_more(
                 elif not model.is_live(link.id):  # a deleted one that was told live before is removed, not added
                     dead = msgspec.structs.replace(link, live=False)
                     assert await ranking.add(dead) == model.tell(link.id, State.GONE)
-                assert await ranking.counts(tweets) == [model.count(tweet) for tweet in tweets]
-                assert await ranking.top(len(tweets)) == model.top()
+                assert await counts_of(ranking, links) == [model.count(link.id) for link in links]
+                assert await ranking.top(len(links)) == model.top()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rookery.domain.ids import TweetId
 from rookery.domain.tweets import Link
 from rookery.ports.ranking import Ranking, Recount
-from tests.contract.chains import Chains, Read, assert_agrees, recount
+from tests.contract.chains import Chains, Read, assert_agrees, counts_of, recount
 from tests.contract.effort import examples
 from tests.contract.places import Damage, Part, RankingPlace
 
@@ -126,7 +126,7 @@ async def test_a_recount_forgets_what_the_store_does_not_know(ranking: Ranking) 
     found, _ = await recount(ranking, chains)
     assert found == Recount(tweets=3, drifted=4)
     await assert_agrees(ranking, chains)
-    assert await ranking.counts([child.id, grandchild.id]) == [0, 0]
+    assert await counts_of(ranking, [child, grandchild]) == [0, 0]
     assert (await recount(ranking, chains))[0].drifted == 0
 
 

@@ -11,7 +11,7 @@ from rookery.domain.tweets import link_of
 from rookery.ports.ranking import Ranked
 from rookery.ports.store import Store
 from tests.contract.adapters.sqlite import file_in, opened
-from tests.contract.chains import Chains, recount
+from tests.contract.chains import Chains, counts_of, recount
 from tests.contract.expecting import refused
 from tests.contract.given import MOST, Given, once, purge_steps
 
@@ -49,13 +49,13 @@ async def test_a_tweet_is_counted_when_it_is_answered(store: SqliteStore, rankin
     assert await ranking.top(10) == [Ranked(root.tweet.id, 0)]
     retweet = await given.post(ada, root.tweet)
     again = await given.post(ada, retweet)
-    assert await ranking.counts([root.tweet.id, retweet.id, again.id]) == [2, 1, 0]
+    assert await counts_of(ranking, [root.tweet, retweet, again]) == [2, 1, 0]
 
     written = await store.delete_tweet(again.id)
     assert not written.owes_count
-    assert await ranking.counts([root.tweet.id, retweet.id]) == [1, 0]
+    assert await counts_of(ranking, [root.tweet, retweet]) == [1, 0]
     await store.delete_tweet(again.id)
-    assert await ranking.counts([root.tweet.id, retweet.id]) == [1, 0]
+    assert await counts_of(ranking, [root.tweet, retweet]) == [1, 0]
     await store.delete_tweet(root.tweet.id)
     assert await ranking.top(10) == [Ranked(retweet.id, 0)]
     assert await drift(store, ranking) == 0
@@ -67,7 +67,7 @@ async def test_a_replay_counts_nothing(store: SqliteStore, ranking: SqliteRankin
     root = await given.post(ada)
     for _ in range(3):
         await store.add_tweet(given.draft(ada, root), MOST, once())
-    assert await ranking.counts([root.id]) == [1]
+    assert await counts_of(ranking, [root]) == [1]
     assert await drift(store, ranking) == 0
 
 
@@ -80,7 +80,7 @@ async def test_what_is_refused_counts_nothing(store: SqliteStore, ranking: Sqlit
         await store.add_tweet(given.draft(ada, root), 0)
     with refused(NotFound, "unknown_user"):
         await store.add_tweet(given.draft(gone, root), MOST)
-    assert await ranking.counts([root.id]) == [0]
+    assert await counts_of(ranking, [root]) == [0]
     assert await ranking.top(10) == [Ranked(root.id, 0)]
 
 
@@ -104,7 +104,7 @@ async def test_purging_takes_back_what_a_user_counted(store: SqliteStore, rankin
     await store.delete_user(ada.id)
     async for step in purge_steps(store, ada, 1):
         assert not any(written.owes_count for written in step)
-    assert await ranking.counts([root.id, his.id]) == [1, 0]
+    assert await counts_of(ranking, [root, his]) == [1, 0]
     assert [item.tweet for item in await ranking.top(10)] == [root.id, his.id]
     assert await drift(store, ranking) == 0
 
@@ -137,9 +137,9 @@ async def test_a_retweet_of_what_was_counted_elsewhere_is_not_forgotten(database
     if written.owes_count:
         for tweet in (root, middle, written.tweet):
             assert await ranking.add(link_of(tweet))
-    assert await ranking.counts([root.id, middle.id, written.tweet.id]) == [2, 1, 0]
+    assert await counts_of(ranking, [root, middle, written.tweet]) == [2, 1, 0]
     assert not (await store.add_tweet(given.draft(ada, written.tweet), MOST)).owes_count
-    assert await ranking.counts([root.id, middle.id, written.tweet.id]) == [3, 2, 1]
+    assert await counts_of(ranking, [root, middle, written.tweet]) == [3, 2, 1]
     assert await drift(store, ranking) == 0
 
 
@@ -156,5 +156,5 @@ async def test_a_delete_of_what_was_counted_elsewhere_is_not_forgotten(database:
         assert await ranking.remove(link_of(deletion.tweet))
     assert await ranking.add(link_of(root))
     assert await ranking.add(link_of(end)), "a late add of what is gone"
-    assert await ranking.counts([root.id]) == [0]
+    assert await counts_of(ranking, [root]) == [0]
     assert await drift(store, ranking) == 0

@@ -35,7 +35,7 @@ from rookery.wiring import Backends, Rookery, join
 from tests.clocks import HandClock
 from tests.contract.adapters import cassandra
 from tests.contract.adapters.memcached import PERIOD, StillClock, servers
-from tests.contract.adapters.redis import base_of
+from tests.contract.adapters.redis import prefix_of
 from tests.contract.adapters.redis import server as redis_server
 from tests.interleaving import InlineDatabase
 from tests.model import Model, id_of
@@ -226,7 +226,9 @@ class HistoriesElsewhere(Histories):
                 await shared._epochs.read()  # known from now on, if this was in time
                 clock.seconds += self.period
                 await shared._epochs.read()  # and used, as long as the clock stands still
-        ranking = RedisRanking(redis_server().address, SystemClock(), timeout=30, base=base_of(Path(self.folder.name)))
+        ranking = RedisRanking(
+            [redis_server().address], SystemClock(), timeout=30, prefix=prefix_of(Path(self.folder.name))
+        )
         return Backends(store, shared, ranking, self.clock, apart=True)
 
     async def open_store(self) -> Store:

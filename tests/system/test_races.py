@@ -35,7 +35,7 @@ from rookery.wiring import Backends, Rookery, join
 from tests.clocks import ShiftedClock
 from tests.contract.adapters import cassandra
 from tests.contract.adapters.memcached import servers
-from tests.contract.adapters.redis import base_of
+from tests.contract.adapters.redis import prefix_of
 from tests.contract.adapters.redis import server as redis_server
 from tests.interleaving import Interleaved, leave_out, small_numbers
 from tests.model import Model, id_of
@@ -79,7 +79,7 @@ async def running(store_of: StoreOf, ahead: int, folder: Path, seed: int) -> Asy
         stack.push_async_callback(store.close)
         addresses = [server.address for server in servers(2)]
         cache = await stack.enter_async_context(MemcachedCache(addresses, store, clock, period=PERIOD))
-        ranking = RedisRanking(redis_server().address, clock, timeout=30, base=base_of(folder))
+        ranking = RedisRanking([redis_server().address], clock, timeout=30, prefix=prefix_of(folder))
         stack.push_async_callback(ranking.close)
         hasher = Argon2Hasher()
         stack.callback(hasher.close)

@@ -7,6 +7,6 @@ that started them, whatever becomes of it. `python -m tools.servers` runs some u
 from tools.servers.cassandra import Cassandra, Ring
 from tools.servers.installing import Missing
 from tools.servers.memcached import Memcached
-from tools.servers.redis import Redis
+from tools.servers.redis import Redis, RedisCluster
 
-__all__ = ["Cassandra", "Memcached", "Missing", "Redis", "Ring"]
+__all__ = ["Cassandra", "Memcached", "Missing", "Redis", "RedisCluster", "Ring"]

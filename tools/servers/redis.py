@@ -1,19 +1,27 @@
-"""Redis, with its append-only file."""
+"""Redis with its append-only file: one server, or a cluster of several."""
 
 import socket
+import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from tools.servers.installing import require
-from tools.servers.process import Process, free_port
+from tools.servers.process import Failed, Process, free_port
+
+_SLOTS = 16_384
+_NODE_TIMEOUT_MILLIS = 2_000
+"""How long a node of a cluster is not heard of until it is taken for dead. Redis's own is 15 seconds."""
 
 
 class Redis(Process):
-    """One Redis with AOF. It keeps port and data over its starts."""
+    """One Redis with AOF. It keeps port and data over its starts. With `bus_port` it may be part of a cluster."""
 
-    def __init__(self, folder: Path, *, fsync: str = "everysec", port: int = 0) -> None:
+    def __init__(self, folder: Path, *, fsync: str = "everysec", port: int = 0, bus_port: int = 0) -> None:
         super().__init__(folder)
         self.port = port or free_port()
+        self._bus_port = bus_port
         self._fsync = fsync
 
     @property
@@ -37,6 +45,12 @@ class Redis(Process):
             "save": "",
             "daemonize": "no",
         }
+        if self._bus_port:
+            options |= {
+                "cluster-enabled": "yes",
+                "cluster-port": str(self._bus_port),
+                "cluster-node-timeout": str(_NODE_TIMEOUT_MILLIS),
+            }
         return [program, *(part for name, value in options.items() for part in (f"--{name}", value))]
 
     def answers(self) -> bool:
@@ -46,3 +60,82 @@ class Redis(Process):
                 return connection.recv(7) == b"+PONG\r\n"
         except OSError:
             return False
+
+
+class RedisCluster:
+    """Masters with a replica each; at first the nodes of the first half are the masters."""
+
+    def __init__(self, folder: Path, *, masters: int = 3, fsync: str = "everysec") -> None:
+        self._masters = masters
+        self.nodes = [
+            Redis(folder / f"node-{number}", fsync=fsync, bus_port=free_port()) for number in range(2 * masters)
+        ]
+
+    @property
+    def address(self) -> str:
+        """`host:port` of all, as the setting `ranking.servers` takes it."""
+        return ",".join(node.address for node in self.nodes)
+
+    def start(self) -> Self:
+        """Start all, join them the first time, and wait until every slot is served and every master has its replica.
+
+        Raises:
+            Failed: when that takes too long.
+        """
+        new = not (self.nodes[0].folder / "nodes.conf").exists()
+        try:
+            for node in self.nodes:
+                node.start()
+            if new:
+                self._join()
+            self.wait_until_whole()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def wait_until_whole(self, seconds: float = 60.0) -> None:
+        """Return when all nodes that run agree that all slots are served, and each replica follows its master.
+
+        Raises:
+            Failed: when that takes too long.
+        """
+        limit = time.monotonic() + seconds
+        while not all(self._is_whole(node) for node in self.nodes if node.is_running):
+            if time.monotonic() > limit:
+                raise Failed(f"the cluster is not whole:\n{_ask(self.nodes[0], 'cluster', 'nodes')}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End all that run."""
+        for node in self.nodes:
+            node.ask_to_stop()
+        for node in self.nodes:
+            node.stop()
+
+    def _join(self) -> None:
+        program = require("redis-cli", "redis-tools")
+        addresses = [node.address for node in self.nodes]
+        command = [program, "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise Failed(f"the cluster could not be made:\n{made.stdout}{made.stderr}")
+
+    def _is_whole(self, node: Redis) -> bool:
+        told = _ask(node, "cluster", "info")
+        if "cluster_state:ok" not in told or f"cluster_slots_ok:{_SLOTS}" not in told:
+            return False
+        replication = _ask(node, "info", "replication")
+        return "role:master" in replication or "master_link_status:up" in replication
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _ask(node: Redis, *command: str) -> str:
+    program = require("redis-cli", "redis-tools")
+    asked = [program, "-p", str(node.port), *command]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout

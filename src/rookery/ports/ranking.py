@@ -11,6 +11,10 @@ Progress = Callable[[int], None]
 """Told how many more items are done."""
 
 
+Place = tuple[TweetId, TweetId]
+"""A tweet, and the root of its chain, with which it may lie: the tweet itself if it retweets nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recount:
     """What a recount found."""
@@ -61,7 +65,7 @@ class Ranking(Protocol):
         """Take a deleted tweet out of the top list and its 1 back from each above it. False as for `add`."""
         ...
 
-    async def counts(self, tweets: Sequence[TweetId]) -> list[int]:
+    async def counts(self, tweets: Sequence[Place]) -> list[int]:
         """The counts in the order asked, 0 for a tweet it was never told of."""
         ...
 

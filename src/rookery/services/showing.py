@@ -1,6 +1,5 @@
 """Turning ids into what people see (hydrating): fragments and authors from the cache, counts from the ranking."""
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -8,13 +7,15 @@ from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.timeline import author_of, tweet_of
 from rookery.domain.tweets import TweetRecord, complete, fragment_of
-from rookery.ports.ranking import Ranking
+from rookery.ports.ranking import Place, Ranking
 from rookery.ports.store import Store
 from rookery.services.filling import AUTHOR, DAY_SECONDS, TWEET, Fill, Filler, Kind, Renew
 
 _log = logging.getLogger(__name__)
 
 _ALIVE = b"\x01"
+_ROOT = 16
+"""Bytes of a cached tweet before its fragment."""
 
 
 class Showing:
@@ -34,16 +35,20 @@ class Showing:
         ids = [tweet_of(item) for item in entries]
         authors = list(dict.fromkeys(author_of(item) for item in entries))
         wanted = [(self.tweets, raw) for raw in ids] + [(self.authors, raw) for raw in authors]
-        held, counts = await asyncio.gather(self._filler.read(wanted), self._counts(ids))
+        held = await self._filler.read(wanted)
         names = {
             author: value.body[1:].decode() if value and value.body else None
             for author, value in zip(authors, held[len(ids) :], strict=True)
         }
-        shown: list[bytes | None] = []
-        for item, fragment, count in zip(entries, held, counts, strict=False):
-            name = names[author_of(item)]
-            alive = name is not None and fragment is not None and fragment.body
-            shown.append(complete(fragment.body, name, count) if alive and fragment and name else None)
+        alive = {
+            at: (value.body, name)
+            for at, (item, value) in enumerate(zip(entries, held, strict=False))
+            if value and value.body and (name := names[author_of(item)]) is not None
+        }
+        counts = await self._counts([(ids[at], _root_of(body)) for at, (body, _) in alive.items()])
+        shown: list[bytes | None] = [None] * len(entries)
+        for (at, (body, name)), count in zip(alive.items(), counts, strict=True):
+            shown[at] = complete(body[_ROOT:], name, count)
         return shown
 
     async def show_records(self, records: Sequence[TweetRecord]) -> list[bytes | None]:
@@ -59,19 +64,29 @@ class Showing:
         held = (await self._filler.read([(self.authors, user)]))[0]
         return held is not None and bool(held.body)
 
-    async def _counts(self, ids: Sequence[TweetId]) -> Sequence[int | None]:
+    async def _counts(self, places: Sequence[Place]) -> Sequence[int | None]:
         try:
-            return await self._ranking.counts(ids)
+            return await self._ranking.counts(places) if places else []
         except Unavailable:
             _log.warning("counts are unavailable")
-            return [None] * len(ids)
+            return [None] * len(places)
 
     async def _load_tweets(self, ids: Sequence[bytes], _: Renew) -> Mapping[bytes, Fill]:
-        """Fragments; an empty one says deleted, so that a deleted tweet in a timeline costs no more than another."""
+        """The root, which tells where the count is, and the fragment.
+
+        An empty one says deleted, so that a deleted tweet in a timeline costs no more than another.
+        """
         records = await self._store.tweets([TweetId(raw) for raw in ids])
-        return {raw: Fill(b"" if record.deleted else fragment_of(record)) for raw, record in records.items()}
+        return {
+            raw: Fill(b"" if record.deleted else (record.root or record.id) + fragment_of(record))
+            for raw, record in records.items()
+        }
 
     async def _load_authors(self, ids: Sequence[bytes], _: Renew) -> Mapping[bytes, Fill]:
         """A one and the handle, or nothing for a deleted user."""
         records = await self._store.users([UserId(raw) for raw in ids])
         return {raw: Fill(b"" if record.deleted else _ALIVE + record.name.encode()) for raw, record in records.items()}
+
+
+def _root_of(held: bytes) -> TweetId:
+    return TweetId(held[:_ROOT])

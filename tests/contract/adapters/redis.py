@@ -9,12 +9,12 @@ from typing import Any
 
 import redis
 
-from rookery.adapters.redis import RedisRanking
+from rookery.adapters.redis import CLUSTER_SHARDS, RedisRanking
 from rookery.adapters.system import SystemClock
 from rookery.ports.ranking import Ranking
 from tests.contract.places import Damage, Part
 from tests.servers import running
-from tools.servers import Redis
+from tools.servers import Redis, RedisCluster
 
 
 @cache
@@ -22,13 +22,32 @@ def server() -> Redis:
     return running(Redis)
 
 
-def base_of(folder: Path) -> bytes:
-    return b"{%b}:" % sha256(str(folder).encode()).hexdigest()[:16].encode()
+@cache
+def cluster() -> RedisCluster:
+    return running(RedisCluster)
+
+
+def prefix_of(folder: Path) -> str:
+    """What keeps apart the keys of one folder."""
+    return sha256(str(folder).encode()).hexdigest()[:16]
+
+
+def base_of(folder: Path, shard: int = 0) -> bytes:
+    return f"{{{prefix_of(folder)}:{shard}}}:".encode()
 
 
 @asynccontextmanager
 async def open_ranking(folder: Path) -> AsyncIterator[Ranking]:
-    ranking = RedisRanking(server().address, SystemClock(), timeout=30, base=base_of(folder))
+    ranking = RedisRanking([server().address], SystemClock(), timeout=30, prefix=prefix_of(folder))
+    try:
+        yield ranking
+    finally:
+        await ranking.close()
+
+
+@asynccontextmanager
+async def open_ranking_on_cluster(folder: Path) -> AsyncIterator[Ranking]:
+    ranking = RedisRanking(cluster().address.split(","), SystemClock(), timeout=30, prefix=prefix_of(folder))
     try:
         yield ranking
     finally:
@@ -37,11 +56,20 @@ async def open_ranking(folder: Path) -> AsyncIterator[Ranking]:
 
 def damage(folder: Path, damages: Sequence[Damage]) -> None:
     with redis.Redis(port=server().port) as connection:
-        base = base_of(folder)
-        generation = connection.hget(base.decode() + "meta", "gen") or b"0"
-        assert isinstance(generation, bytes)
-        for damage in damages:
-            _damage(connection, base + generation + b":", damage)
+        _damage_in(connection, base_of(folder), damages)
+
+
+def damage_on_cluster(folder: Path, damages: Sequence[Damage]) -> None:
+    """Each tweet in the shard where it lies."""
+    with redis.RedisCluster(port=cluster().nodes[0].port) as connection:
+        for shard in range(CLUSTER_SHARDS):
+            _damage_in(connection, base_of(folder, shard), damages)
+
+
+def _damage_in(connection: Any, base: bytes, damages: Sequence[Damage]) -> None:
+    generation = connection.hget(base + b"meta", "gen") or b"0"
+    for damage in damages:
+        _damage(connection, base + generation + b":", damage)
 
 
 def _damage(connection: Any, prefix: bytes, damage: Damage) -> None:

@@ -1,5 +1,5 @@
 """The ranking in Redis."""
 
-from rookery.adapters.redis.ranking import RedisRanking
+from rookery.adapters.redis.ranking import CLUSTER_SHARDS, RedisRanking
 
-__all__ = ["RedisRanking"]
+__all__ = ["CLUSTER_SHARDS", "RedisRanking"]

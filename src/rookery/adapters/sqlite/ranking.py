@@ -13,7 +13,7 @@ from rookery.adapters.sqlite.user_rows import chunks, marks
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId
 from rookery.domain.tweets import Link
-from rookery.ports.ranking import Links, Progress, Ranked, Recount
+from rookery.ports.ranking import Links, Place, Progress, Ranked, Recount
 
 T = TypeVar("T")
 
@@ -32,13 +32,13 @@ class SqliteRanking:
     async def remove(self, link: Link) -> bool:
         return await self._write(lambda sql: count_rows.remove(sql, link))
 
-    async def counts(self, tweets: Sequence[TweetId]) -> list[int]:
+    async def counts(self, tweets: Sequence[Place]) -> list[int]:
         found: dict[bytes, int] = {}
         with _as_ranking(), self._database.reading() as sql:
-            for some in chunks(tweets):
+            for some in chunks([tweet for tweet, _ in tweets]):
                 query = f"SELECT tweet, count FROM ranking WHERE tweet IN ({marks(some)})"  # noqa: S608 - only marks
                 found.update(sql.execute(query, some).fetchall())
-        return [found.get(tweet, 0) for tweet in tweets]
+        return [found.get(tweet, 0) for tweet, _ in tweets]
 
     async def top(self, limit: int, after: Ranked | None = None) -> list[Ranked]:
         with _as_ranking(), self._database.reading() as sql:
