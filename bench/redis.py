@@ -25,7 +25,7 @@ from bench.measuring import (
     spread,
     wall_median,
 )
-from rookery.adapters.redis import RedisRanking
+from rookery.adapters.redis import Access, RedisRanking
 from rookery.adapters.system import SystemClock
 from rookery.domain.tweets import Link
 from tools.servers import Redis
@@ -36,7 +36,7 @@ TOP = 10
 
 def run(plan: Plan) -> list[Table]:
     with Redis(plan.scratch / "redis") as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        ranking = RedisRanking([server.address], SystemClock(), timeout=10)
+        ranking = RedisRanking(Access([server.address]), SystemClock(), timeout=10)
         pool = BlockingConnectionPool(max_connections=IN_FLIGHT, host="127.0.0.1", port=server.port)
         driver: Any = Driver(connection_pool=pool)
         try:

@@ -166,9 +166,9 @@ async def _open_cassandra(settings: Settings, sharing: Sharing, clock: Clock, st
 
 
 def _open_redis(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
-    from rookery.adapters.redis import RedisRanking
+    from rookery.adapters.redis import Access, RedisRanking
 
-    ranking = RedisRanking(settings.ranking_servers, clock)
+    ranking = RedisRanking(Access(settings.ranking_servers), clock)
     stack.push_async_callback(ranking.close)
     return ranking
 

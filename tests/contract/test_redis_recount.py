@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from rookery.adapters.redis import RedisRanking
+from rookery.adapters.redis import Access, RedisRanking
 from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Unavailable
 from rookery.domain.tweets import Link
@@ -89,7 +89,7 @@ async def test_a_recount_begins_again_when_redis_forgot_some_of_it(tmp_path: Pat
     chains = Chains()
     links = chains.chain(20)
     with started(Redis(tmp_path / "redis", fsync="always")) as own:
-        ranking = RedisRanking([own.address], SystemClock(), timeout=30)
+        ranking = RedisRanking(Access([own.address]), SystemClock(), timeout=30)
         walks = 0
 
         async def walk() -> AsyncIterator[Sequence[Link]]:
@@ -115,7 +115,7 @@ async def test_very_many_ends_of_one_long_chain_are_recounted_in_the_time_that_a
     for _ in range(500):
         chains.add(end)
     with started(Redis(tmp_path / "redis")) as own:
-        ranking = RedisRanking([own.address], SystemClock())
+        ranking = RedisRanking(Access([own.address]), SystemClock())
         await recount(ranking, chains, size=500)
         await assert_agrees(ranking, chains)
         await ranking.close()
@@ -123,7 +123,7 @@ async def test_very_many_ends_of_one_long_chain_are_recounted_in_the_time_that_a
 
 async def test_a_redis_that_was_away_from_the_start_and_knows_no_functions_is_asked_again(tmp_path: Path) -> None:
     own = Redis(tmp_path / "redis")
-    ranking = RedisRanking([own.address], SystemClock())
+    ranking = RedisRanking(Access([own.address]), SystemClock())
     chains = Chains()
     chains.chain(3)
     for _ in range(3):

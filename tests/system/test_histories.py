@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memcached import MemcachedCache
 from rookery.adapters.memory import MemoryCache
-from rookery.adapters.redis import RedisRanking
+from rookery.adapters.redis import Access, RedisRanking
 from rookery.adapters.sqlite import SqliteRanking, SqliteStore
 from rookery.adapters.system import SystemClock
 from rookery.config import Settings
@@ -227,7 +227,7 @@ class HistoriesElsewhere(Histories):
                 clock.seconds += self.period
                 await shared._epochs.read()  # and used, as long as the clock stands still
         ranking = RedisRanking(
-            [redis_server().address], SystemClock(), timeout=30, prefix=prefix_of(Path(self.folder.name))
+            Access([redis_server().address]), SystemClock(), timeout=30, prefix=prefix_of(Path(self.folder.name))
         )
         return Backends(store, shared, ranking, self.clock, apart=True)
 

@@ -20,7 +20,7 @@ import pytest
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.cassandra import CassandraStore, connect
 from rookery.adapters.memcached import MemcachedCache
-from rookery.adapters.redis import RedisRanking
+from rookery.adapters.redis import Access, RedisRanking
 from rookery.adapters.sqlite import Database, SqliteStore
 from rookery.config import Settings
 from rookery.domain.errors import Unavailable
@@ -79,7 +79,7 @@ async def running(store_of: StoreOf, ahead: int, folder: Path, seed: int) -> Asy
         stack.push_async_callback(store.close)
         addresses = [server.address for server in servers(2)]
         cache = await stack.enter_async_context(MemcachedCache(addresses, store, clock, period=PERIOD))
-        ranking = RedisRanking([redis_server().address], clock, timeout=30, prefix=prefix_of(folder))
+        ranking = RedisRanking(Access([redis_server().address]), clock, timeout=30, prefix=prefix_of(folder))
         stack.push_async_callback(ranking.close)
         hasher = Argon2Hasher()
         stack.callback(hasher.close)

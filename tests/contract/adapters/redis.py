@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from rookery.adapters.redis import CLUSTER_SHARDS, RedisRanking
+from rookery.adapters.redis import CLUSTER_SHARDS, Access, RedisRanking
 from rookery.adapters.system import SystemClock
 from rookery.ports.ranking import Ranking
 from tests.contract.places import Damage, Part
@@ -38,7 +38,7 @@ def base_of(folder: Path, shard: int = 0) -> bytes:
 
 @asynccontextmanager
 async def open_ranking(folder: Path) -> AsyncIterator[Ranking]:
-    ranking = RedisRanking([server().address], SystemClock(), timeout=30, prefix=prefix_of(folder))
+    ranking = RedisRanking(Access([server().address]), SystemClock(), timeout=30, prefix=prefix_of(folder))
     try:
         yield ranking
     finally:
@@ -47,7 +47,7 @@ async def open_ranking(folder: Path) -> AsyncIterator[Ranking]:
 
 @asynccontextmanager
 async def open_ranking_on_cluster(folder: Path) -> AsyncIterator[Ranking]:
-    ranking = RedisRanking(cluster().address.split(","), SystemClock(), timeout=30, prefix=prefix_of(folder))
+    ranking = RedisRanking(Access(cluster().address.split(",")), SystemClock(), timeout=30, prefix=prefix_of(folder))
     try:
         yield ranking
     finally:
@@ -61,7 +61,7 @@ def damage(folder: Path, damages: Sequence[Damage]) -> None:
 
 def damage_on_cluster(folder: Path, damages: Sequence[Damage]) -> None:
     """Each tweet in the shard where it lies."""
-    with redis.RedisCluster(port=cluster().nodes[0].port) as connection:
+    with redis.RedisCluster(host="127.0.0.1", port=cluster().nodes[0].port) as connection:
         for shard in range(CLUSTER_SHARDS):
             _damage_in(connection, base_of(folder, shard), damages)
 

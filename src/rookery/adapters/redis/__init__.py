@@ -1,5 +1,7 @@
-"""The ranking in Redis."""
+"""Redis as the ranking."""
 
-from rookery.adapters.redis.ranking import CLUSTER_SHARDS, RedisRanking
+from rookery.adapters.redis.calling import CLUSTER_SHARDS
+from rookery.adapters.redis.ranking import RedisRanking
+from rookery.adapters.redis.servers import Access
 
-__all__ = ["CLUSTER_SHARDS", "RedisRanking"]
+__all__ = ["CLUSTER_SHARDS", "Access", "RedisRanking"]

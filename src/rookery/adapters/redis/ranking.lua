@@ -8,7 +8,7 @@
 --   <base><generation>:c  hash  tweet -> count
 --   <base><generation>:t  zset  live tweets by count; those with equal counts lie in the order of their ids
 
-local VERSION = 5
+local VERSION = 6
 local LIVE, GONE = '1', '0'
 local UNSURE = '2' -- taken for gone in what a recount builds, until it has asked the store
 local NOBODY = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' -- no library is at hand while this is loaded
@@ -134,7 +134,7 @@ redis.register_function('rookery_add', function(keys, args) return change(keys, 
 redis.register_function('rookery_remove', function(keys, args) return change(keys, args, remove) end)
 
 redis.register_function{
-    function_name = 'rookery_version', flags = {'no-writes'}, callback = function() return VERSION end
+    function_name = 'rookery_ranking_version', flags = {'no-writes'}, callback = function() return VERSION end
 }
 
 -- tweets: their counts

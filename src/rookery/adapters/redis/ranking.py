@@ -11,8 +11,9 @@ from heapq import merge
 from itertools import islice
 from typing import Any, TypeVar
 
-from rookery.adapters.redis.calling import Cluster, One, Shard, all_of, unavailable
-from rookery.adapters.redis.recounting import Recounting
+from rookery.adapters.redis.calling import Library, Shard, all_of, open_shards
+from rookery.adapters.redis.recounting import STALE, Recounting, unavailable
+from rookery.adapters.redis.servers import Access
 from rookery.domain.ids import TweetId
 from rookery.domain.tweets import Link
 from rookery.ports.clock import Clock
@@ -22,26 +23,23 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-CLUSTER_SHARDS = 64
-"""Of a cluster: a few for each of the masters that there may be."""
 TIMEOUT_SECONDS = 1.0
 """How long a call may take. A chain of a thousand takes some milliseconds."""
 _BATCH = 500
+_LIBRARY = Library("ranking", 6, (STALE,), unavailable)
 
 
 class RedisRanking:
-    """Implements `ports.ranking.Ranking`, on one Redis or, if there are several addresses, on the cluster of these.
+    """Implements `ports.ranking.Ranking`, on one Redis or a cluster.
 
     `prefix` keeps apart what several have on one server.
     """
 
     def __init__(
-        self, addresses: Sequence[str], clock: Clock, *, timeout: float = TIMEOUT_SECONDS, prefix: str = "rookery"
+        self, access: Access, clock: Clock, *, timeout: float = TIMEOUT_SECONDS, prefix: str = "rookery"
     ) -> None:
-        self._client = One(addresses[0], timeout) if len(addresses) == 1 else Cluster(addresses, timeout)
-        many = 1 if len(addresses) == 1 else CLUSTER_SHARDS
-        self._shards = [Shard(self._client, b"{%b:%d}:" % (prefix.encode(), at), clock, timeout) for at in range(many)]
-        self._all = Shard(self._client, b"", clock, timeout)
+        self._client, self._shards = open_shards(access, clock, _LIBRARY, timeout=timeout, prefix=prefix)
+        self._all = Shard(self._client, b"", clock, timeout, _LIBRARY)
         """Asked for what concerns all servers."""
         self._clock = clock
         self._run = b""
@@ -96,7 +94,7 @@ class RedisRanking:
                 return found
 
     async def run(self) -> bytes:
-        found = await self._all.ask(lambda _: self._client.infos())
+        found = await self._all.infos()
         run = " ".join(f"{info['run_id']} {info['master_replid']}" for info in found).encode()
         if run != self._run and not all(info["aof_enabled"] for info in found):
             _log.warning("Redis has no append-only file (appendonly yes): what it counts ends with it")
@@ -104,7 +102,7 @@ class RedisRanking:
         return run
 
     async def check(self) -> None:
-        await self._each(lambda shard: shard.call("rookery_version"), self._shards)
+        await self._each(lambda shard: shard.call("rookery_ranking_version"), self._shards)
 
     async def close(self) -> None:
         for shard in (*self._shards, self._all):
@@ -124,5 +122,5 @@ class RedisRanking:
         if len(asked) == 1:
             return [await ask(asked[0])]
         if any(shard.is_refused for shard in asked):
-            raise unavailable(None)
+            raise unavailable()
         return await all_of(ask(shard) for shard in asked)

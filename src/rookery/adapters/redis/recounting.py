@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from redis.exceptions import ResponseError
 
-from rookery.adapters.redis.calling import Shard, all_of, unavailable
+from rookery.adapters.redis.calling import Shard, all_of
 from rookery.domain.errors import Conflict, Unavailable
 from rookery.domain.ids import TweetId
 from rookery.domain.tweets import Link
@@ -22,7 +22,8 @@ _PATIENCE_SECONDS = 10
 _TOUCH_SECONDS = 2
 """How often one says that it is alive."""
 _AGAIN_SECONDS = 0.2
-_STALE = "STALE"
+STALE = "STALE"
+"""What functions say to one whom another came after."""
 
 
 class Recounting:
@@ -56,7 +57,7 @@ class Recounting:
             drifted = await self._drift()
         except BaseException as error:
             await self.abandon()
-            if isinstance(error, ResponseError) and _STALE in str(error):
+            if isinstance(error, ResponseError) and STALE in str(error):
                 return None
             raise
         return Recount(tweets, len(drifted))
@@ -67,8 +68,8 @@ class Recounting:
             for shard, generation in self._generations.items():
                 await shard.call("rookery_swap", generation)
         except ResponseError as error:
-            if _STALE not in str(error):
-                raise unavailable(error) from error
+            if STALE not in str(error):
+                raise unavailable() from error
             return False
         return True
 
@@ -129,7 +130,7 @@ class Recounting:
         """The tweets that differ between what is read and what was built. Changes meanwhile go to both."""
         differ: set[bytes] = set()
         for shard, built in self._generations.items():
-            read = await shard.generation()
+            read = int(await shard.field(b"meta", "gen") or 0)
             for one in (read, built):
                 async for some in _ids(shard, one):
                     await self._touch()
@@ -157,3 +158,8 @@ def _in_batches(links: Sequence[Link]) -> Iterator[Sequence[Link]]:
             yield links[start:at]
             start, steps = at, 1 + link.depth
     yield links[start:]
+
+
+def unavailable() -> Unavailable:
+    """What is told when Redis can't do it now."""
+    return Unavailable("ranking_unavailable", "The ranking can't be read or written now.")
