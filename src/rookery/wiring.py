@@ -108,7 +108,7 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
         else:
             store = SqliteStore(database(), counts=all(in_file))
         keeper = await _open_cache(settings, store, clock, stack)
-        ranking = SqliteRanking(database()) if in_file[1] else _open_redis(settings, clock, stack)
+        ranking = SqliteRanking(database()) if in_file[1] else _open_ranking(settings, clock, stack)
         yield Backends(store, keeper, ranking, clock, apart=not (in_process and all(in_file)), forgets=not in_file[1])
 
 
@@ -125,18 +125,19 @@ def cassandra_access(settings: Settings) -> "Access":
     """Where the ring is and how to get in."""
     from rookery.adapters.cassandra import Access
 
-    def path(text: str) -> Path | None:
-        return Path(text) if text else None
-
     return Access(
-        settings.store_servers,
+        settings.effective_store_servers,
         settings.store_datacenter,
         settings.store_user,
         settings.store_password,
-        path(settings.store_tls_authority),
-        path(settings.store_tls_certificate),
-        path(settings.store_tls_key),
+        _path(settings.store_tls_authority),
+        _path(settings.store_tls_certificate),
+        _path(settings.store_tls_key),
     )
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
 
 
 async def apply_schema(settings: Settings) -> tuple[int, int]:
@@ -165,10 +166,18 @@ async def _open_cassandra(settings: Settings, sharing: Sharing, clock: Clock, st
     return store
 
 
-def _open_redis(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
+def _open_ranking(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
     from rookery.adapters.redis import Access, RedisRanking
 
-    ranking = RedisRanking(Access(settings.ranking_servers), clock)
+    access = Access(
+        settings.ranking_servers,
+        settings.ranking_user,
+        settings.ranking_password,
+        _path(settings.ranking_tls_authority),
+        _path(settings.ranking_tls_certificate),
+        _path(settings.ranking_tls_key),
+    )
+    ranking = RedisRanking(access, clock)
     stack.push_async_callback(ranking.close)
     return ranking
 

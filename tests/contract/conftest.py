@@ -15,6 +15,8 @@ STORES: Mapping[str, OpenStore] = {
     "sqlite": sqlite.open_store,
     "sqlite-owing-counts": sqlite.open_store_owing_counts,
     "cassandra": cassandra.open_store,
+    "redis": redis.open_store,
+    "redis-cluster": redis.open_store_on_cluster,
 }
 RANKINGS: Mapping[str, RankingPlace] = {
     "sqlite": RankingPlace(sqlite.open_ranking, sqlite.damage),

@@ -38,7 +38,7 @@ from rookery.config.values import (
 )
 
 # A new kind of store, cache or ranking is one more word here; `wiring` says what it means.
-StoreKind = Literal["sqlite", "cassandra"]
+StoreKind = Literal["sqlite", "cassandra", "redis"]
 CacheKind = Literal["memory", "memcached"]
 RankingKind = Literal["sqlite", "redis"]
 
@@ -58,6 +58,7 @@ FILE_VARIABLE = "ROOKERY_CONFIG"
 # With a cache in the process only resident timelines are walked, so even a celebrity's tweet is cheap to push.
 IN_PROCESS_CACHES: frozenset[str] = frozenset({"memory"})
 CELEBRITY_FOLLOWERS = 10_000
+_STORES_AT = {"cassandra": "127.0.0.1:9042", "redis": "127.0.0.1:6379"}
 
 
 T = TypeVar("T")
@@ -136,22 +137,28 @@ class Settings:
 
     store: StoreKind = _setting("store", one_of(StoreKind), "sqlite", "What keeps users, follows and tweets.")
     store_servers: tuple[str, ...] = _setting(
-        "store.servers", ADDRESSES, "127.0.0.1:9042", "Some nodes of the Cassandra ring; they tell of the others."
+        "store.servers",
+        ADDRESSES,
+        "",
+        "Some nodes of the Cassandra ring; or one Redis, or nodes of one Redis Cluster. They tell of the others. "
+        "Empty: this machine, at Cassandra's or Redis's own port.",
     )
     store_datacenter: str = _setting(
         "store.datacenter", TEXT, "", "The one datacenter whose nodes all servers use, where Cassandra has several."
     )
-    store_keyspace: str = _setting("store.keyspace", KEYSPACE, "rookery", "The keyspace in Cassandra.")
+    store_keyspace: str = _setting(
+        "store.keyspace", KEYSPACE, "rookery", "The keyspace in Cassandra; what all keys begin with in Redis."
+    )
     store_replication: str = _setting(
         "store.replication",
         REPLICATION,
         "3",
         "How many copies Cassandra keeps; for rookery schema apply, which makes it.",
     )
-    store_user: str = _setting("store.user", TEXT, "", "Who Rookery is to Cassandra, where it asks.")
+    store_user: str = _setting("store.user", TEXT, "", "Who Rookery is to Cassandra or Redis, where it asks.")
     store_password: str = _setting("store.password", TEXT, "", "The password for that.", is_secret=True)
     store_tls_authority: str = _setting(
-        "store.tls_authority", FILE, "", "PEM file of whom to believe who Cassandra is; given, TLS is on."
+        "store.tls_authority", FILE, "", "PEM file of whom to believe who the servers are; given, TLS is on."
     )
     store_tls_certificate: str = _setting("store.tls_certificate", FILE, "", "PEM file with our own certificate.")
     store_tls_key: str = _setting("store.tls_key", FILE, "", "PEM file with its key.")
@@ -162,8 +169,18 @@ class Settings:
     )
     ranking: RankingKind = _setting("ranking", one_of(RankingKind), "sqlite", "What counts retweets.")
     ranking_servers: tuple[str, ...] = _setting(
-        "ranking.servers", ADDRESSES, "127.0.0.1:6379", "The Redis server that counts; one, until clusters are known."
+        "ranking.servers",
+        ADDRESSES,
+        "127.0.0.1:6379",
+        "The Redis that counts; or nodes of one Redis Cluster, which tell of the others.",
     )
+    ranking_user: str = _setting("ranking.user", TEXT, "", "Who Rookery is to that Redis, where it asks.")
+    ranking_password: str = _setting("ranking.password", TEXT, "", "The password for that.", is_secret=True)
+    ranking_tls_authority: str = _setting(
+        "ranking.tls_authority", FILE, "", "PEM file of whom to believe who that Redis is; given, TLS is on."
+    )
+    ranking_tls_certificate: str = _setting("ranking.tls_certificate", FILE, "", "PEM file with our own certificate.")
+    ranking_tls_key: str = _setting("ranking.tls_key", FILE, "", "PEM file with its key.")
 
     auth: Auth = _setting("auth", one_of(Auth), "token", "open: without tokens, anyone may act as anyone.")
     open_on_network: bool = _setting("open_on_network", BOOL, "false", "Allow auth = open to other machines.")
@@ -197,6 +214,11 @@ class Settings:
         "log.format", one_of(LogFormat), "auto", "How log lines look. auto: pretty on a terminal, otherwise json."
     )
     log_level: LogLevel = _setting("log.level", one_of(LogLevel), "info", "The least serious lines that are logged.")
+
+    @property
+    def effective_store_servers(self) -> tuple[str, ...]:
+        """Where the store is: what was named, or the kind's own port of this machine."""
+        return self.store_servers or (_STORES_AT[self.store],)
 
     @property
     def effective_pull_threshold(self) -> int | None:
@@ -265,17 +287,18 @@ def load(*, flags: Mapping[str, FlagValue], environ: Mapping[str, str], file: Pa
         except ValueError as error:
             faults.append(f"{name}: {error} ({given.source})")
             faulty.add(name)
-    if "ranking.servers" not in faulty and len(values["ranking.servers"]) != 1:
-        faults.append(f"ranking.servers: name one server ({sources['ranking.servers']})")
     faults.extend(
         f"{name}: name a server ({sources[name]})"
-        for name in ("cache.servers", "store.servers")
+        for name in ("cache.servers", "ranking.servers")
         if name not in faulty and not values[name]
     )
-    if "store.servers" not in faulty and len({server.rpartition(":")[2] for server in values["store.servers"]}) > 1:
-        faults.append(f"store.servers: all have the same port ({sources['store.servers']})")
-    if not any(name.startswith("store.") for name in faulty):
-        faults.extend(_half_given(values, sources))
+    if not faulty & {"store", "store.servers"}:
+        ports = {server.rpartition(":")[2] for server in values["store.servers"]}
+        if values["store"] == "cassandra" and len(ports) > 1:
+            faults.append(f"store.servers: all have the same port ({sources['store.servers']})")
+    for group, kind in (("store", values.get("store")), ("ranking", "redis")):
+        if not any(name == group or name.startswith(f"{group}.") for name in faulty):
+            faults.extend(_half_given(group, kind, values, sources))
     if not faulty & {"auth", "host", "open_on_network"}:
         faults.extend(_open_to_strangers(values, sources))
     if faults:
@@ -356,18 +379,19 @@ def _open_to_strangers(values: Mapping[str, Any], sources: Mapping[str, str]) ->
         )
 
 
-def _half_given(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
-    together = (
+def _half_given(group: str, kind: object, values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
+    together = [
         ("user", "password"),
-        ("password", "user"),
         ("tls_certificate", "tls_key"),
         ("tls_key", "tls_certificate"),
         ("tls_certificate", "tls_authority"),
-    )
+    ]
+    if kind == "cassandra":  # Redis may ask for a password alone
+        together.append(("password", "user"))
     for one, other in together:
-        name = f"store.{one}"
-        if values[name] and not values[f"store.{other}"]:
-            yield f"{name}: store.{other} is missing beside it ({sources[name]})"
+        name = f"{group}.{one}"
+        if values[name] and not values[f"{group}.{other}"]:
+            yield f"{name}: {group}.{other} is missing beside it ({sources[name]})"
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,7 +1,7 @@
 """Redis under the contract suite: one real server with AOF, and keys of its own for each folder."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -9,9 +9,10 @@ from typing import Any
 
 import redis
 
-from rookery.adapters.redis import CLUSTER_SHARDS, Access, RedisRanking
+from rookery.adapters.redis import CLUSTER_SHARDS, Access, RedisRanking, RedisStore
 from rookery.adapters.system import SystemClock
 from rookery.ports.ranking import Ranking
+from rookery.ports.store import Store
 from tests.contract.places import Damage, Part
 from tests.servers import running
 from tools.servers import Redis, RedisCluster
@@ -52,6 +53,24 @@ async def open_ranking_on_cluster(folder: Path) -> AsyncIterator[Ranking]:
         yield ranking
     finally:
         await ranking.close()
+
+
+@asynccontextmanager
+async def _opened(access: Access, folder: Path) -> AsyncIterator[Store]:
+    store = RedisStore(access, SystemClock(), prefix=prefix_of(folder), seconds=30)
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()
+
+
+def open_store(folder: Path) -> AbstractAsyncContextManager[Store]:
+    return _opened(Access([server().address]), folder)
+
+
+def open_store_on_cluster(folder: Path) -> AbstractAsyncContextManager[Store]:
+    return _opened(Access(cluster().address.split(",")), folder)
 
 
 def damage(folder: Path, damages: Sequence[Damage]) -> None:

@@ -1,0 +1,244 @@
+"""Writing to shards: one operation decides, atomically with all that lies in its shard, and others follow from it.
+
+What follows in other shards, as there are on a cluster, is owed: noted where it was decided, in the same step. Whoever
+writes does it and takes the note off; if he dies before, a sweep does it. So a write happens as a whole or not at all.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from redis.exceptions import ResponseError
+
+from rookery.adapters.redis.calling import Shard, all_of
+from rookery.adapters.redis.rows import millis
+from rookery.domain.errors import Conflict, Failure, Unavailable, unknown_tweet, unknown_user
+from rookery.domain.idempotency import KEPT_MILLIS, Once, reused
+from rookery.domain.ids import id_at
+from rookery.ports.clock import Clock
+
+_SWEPT_AT_ONCE = 100
+
+REFUSED = "REFUSED"
+"""What functions say when something can't be done as things stand."""
+_REFUSALS: dict[str, Callable[[], Failure]] = {
+    "name_taken": lambda: Conflict("name_taken", "This name is taken."),
+    "too_many_followees": lambda: Conflict("too_many_followees", "A user can't follow more others."),
+    "unknown_user": unknown_user,
+    "unknown_tweet": unknown_tweet,
+    "idempotency_key_reused": reused,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One of `store.lua`, in the shard that it is about."""
+
+    shard: Shard
+    name: str
+    arguments: tuple[bytes | str | int, ...]
+
+    def parts(self) -> list[bytes | str | int]:
+        """As functions take it."""
+        return [self.shard.base, self.name, len(self.arguments), *self.arguments]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a write with an idempotency key."""
+
+    decided: Sequence[bytes]
+    made: bytes
+    """What the key stands for: the id that this write made, or the first one with its key."""
+    told: bytes | None = None
+    """What was told with it, if this was done before."""
+
+
+Plan = Callable[[bytes, bool], Awaitable[Sequence[Operation]]]
+"""The operations of a write that makes this id, the one that decides first; True if it was begun before."""
+
+
+def unavailable(error: Exception | None = None) -> Unavailable:
+    """What is told when Redis can't do it now."""
+    made = Unavailable("store_unavailable", "The store can't be read or written now.")
+    made.__cause__ = error
+    return made
+
+
+class Writing:
+    """Writes to these shards. `seconds` bounds each write."""
+
+    def __init__(self, shards: Sequence[Shard], clock: Clock, seconds: float) -> None:
+        self._shards = shards
+        self._by_base = {shard.base: shard for shard in shards}
+        self._clock = clock
+        self._seconds = seconds
+        self._behind: set[asyncio.Task[None]] = set()
+        self._under_way = 0
+        self._answered = asyncio.Event()
+        self._closed = False
+
+    async def write(self, first: Operation, *then: Operation) -> Sequence[bytes]:
+        """Do what is decided by the first of these, and what follows from it; what was decided.
+
+        Raises:
+            Failure: what was refused.
+            Unavailable: `store_unavailable`.
+        """
+        async with self.bounded():
+            return (await self._write([first, *then]))[0]
+
+    async def write_once(self, once: Once | None, made: bytes, plan: Plan, *, tells: bool = False) -> Outcome:
+        """The same, but once for a key. With `tells` whether it was decided so is told to whoever asks again, too."""
+        async with self.bounded():
+            if once is None:
+                return Outcome((await self._write(await plan(made, False)))[0], made)
+            if len(self._shards) == 1:
+                return await self._write_recorded(once, made, plan, tells=tells)
+            return await self._write_claimed(once, made, plan, tells=tells)
+
+    async def _write_recorded(self, once: Once, made: bytes, plan: Plan, *, tells: bool) -> Outcome:
+        """With the key in the same shard as all else, and so in the same step."""
+        row = await self.row_of(once)
+        if row is None:
+            operations = await plan(made, False)
+            note = self._note(once, made, tells=tells)
+            decided, row = await self._write([*operations, note], key=once.key, digest=once.digest, since=_since(once))
+            if row is None:
+                return Outcome(decided, made)
+        return Outcome([], row[0], row[2])
+
+    async def _write_claimed(self, once: Once, made: bytes, plan: Plan, *, tells: bool) -> Outcome:
+        """With the key in a shard of its own: it is claimed first, for an id that whoever asks again makes too."""
+        shard = self._shard_of_key(once)
+        arguments = (once.key, once.digest, _since(once), millis(once.at), made)
+        first_made, state, told, at = await asked(shard, "claim", *arguments)
+        if state == b"D":
+            return Outcome([], first_made, told)
+        try:
+            operations = await plan(first_made, first_made != made)
+            note = self._note(once, first_made, tells=tells)
+            decided, _ = await self._write([*operations, note], key=once.key + at)
+        except Unavailable:
+            raise
+        except Failure:
+            await asked(shard, "release", once.key, first_made)
+            raise
+        return Outcome(decided, first_made)
+
+    async def row_of(self, once: Once) -> Sequence[bytes] | None:
+        """What a key's write made, its state (C while it is begun, D when done) and what was told; None if none was."""
+        row: Sequence[bytes] | None = await asked(
+            self._shard_of_key(once), "recall", once.key, once.digest, _since(once)
+        )
+        return row
+
+    async def sweep(self, before: int) -> None:
+        """Do what is owed by writes that were decided before a time (milliseconds since 1970)."""
+        if len(self._shards) > 1:
+            await all_of(self._sweep(shard, id_at(before, bytes(10))) for shard in self._shards)
+
+    async def close(self) -> None:
+        """Refuse new writes, and wait for those that are under way."""
+        self._closed = True
+        while self._under_way:
+            self._answered.clear()
+            await self._answered.wait()
+        await asyncio.gather(*self._behind, return_exceptions=True)
+
+    @asynccontextmanager
+    async def bounded(self) -> AsyncIterator[None]:
+        """A write that `close` waits for, in as much time as one may take."""
+        if self._closed:
+            raise unavailable()
+        self._under_way += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                yield
+        except TimeoutError as error:
+            raise unavailable(error) from error
+        finally:
+            self._under_way -= 1
+            self._answered.set()
+
+    async def _write(
+        self, operations: Sequence[Operation], *, key: bytes = b"", digest: bytes = b"", since: int = 0
+    ) -> tuple[Sequence[bytes], Sequence[bytes] | None]:
+        entry = id_at(self._clock.now(), self._clock.random(10))
+        shard = operations[0].shard
+        parts = [part for operation in operations for part in operation.parts()]
+        answer = await asked(shard, "write", entry, key, digest, since, len(operations), *parts)
+        decided, owed = answer[:2]
+        if owed:
+            await self._follow_up([one for one in operations if one.shard is not shard], decided)
+            self._pay(shard, entry)
+        return decided, answer[2] if len(answer) > 2 else None
+
+    async def follow_up(self, operations: Iterable[Operation], decided: Sequence[bytes]) -> None:
+        """Do what follows from a decision, without any note of it."""
+        async with self.bounded():
+            await self._follow_up(operations, decided)
+
+    async def _follow_up(self, operations: Iterable[Operation], decided: Sequence[bytes]) -> None:
+        parts: defaultdict[Shard, list[Operation]] = defaultdict(list)
+        for operation in operations:
+            parts[operation.shard].append(operation)
+
+        async def call(shard: Shard, some: Sequence[Operation]) -> None:
+            flat = [part for operation in some for part in operation.parts()]
+            await asked(shard, "follow_up", len(decided), *decided, len(some), *flat)
+
+        await all_of(call(shard, some) for shard, some in parts.items())
+
+    def _pay(self, shard: Shard, entry: bytes) -> None:
+        """Take a note off. Nobody waits for it, and what is left a sweep takes off."""
+
+        async def pay() -> None:
+            with suppress(Unavailable):
+                await asked(shard, "paid", entry)
+
+        task = asyncio.create_task(pay())
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+
+    async def _sweep(self, shard: Shard, before: bytes) -> None:
+        while True:
+            found = await asked(shard, "owed", before, _SWEPT_AT_ONCE)
+            for entry, decided, owed in found:
+                operations = [
+                    Operation(self._by_base[base], name.decode(), tuple(arguments)) for base, name, *arguments in owed
+                ]
+                await self._follow_up(operations, decided)
+                await asked(shard, "paid", entry)
+            if len(found) < _SWEPT_AT_ONCE:
+                return
+
+    def _note(self, once: Once, made: bytes, *, tells: bool) -> Operation:
+        arguments = (once.key, once.digest, millis(once.at), made, int(tells))
+        return Operation(self._shard_of_key(once), "note_key", arguments)
+
+    def _shard_of_key(self, once: Once) -> Shard:
+        return self._shards[once.key[0] % len(self._shards)]
+
+
+async def asked(shard: Shard, function: str, *arguments: Any) -> Any:
+    """What a function of `store.lua` answers.
+
+    Raises:
+        Failure: what it refused.
+    """
+    try:
+        return await shard.call(f"rookery_store_{function}", *arguments)
+    except ResponseError as error:
+        _refuse(error)
+
+
+def _refuse(error: ResponseError) -> NoReturn:
+    raise _REFUSALS[str(error).split()[1]]() from None
+
+
+def _since(once: Once) -> int:
+    return once.at - KEPT_MILLIS
