@@ -1,13 +1,13 @@
 """The only place that joins ports to adapters."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from litestar.types import ASGIApp
 
@@ -39,6 +39,7 @@ from rookery.web.context import RateLimits, Services, WebOptions
 
 if TYPE_CHECKING:
     from rookery.adapters.cassandra import Access
+    from rookery.adapters.redis import Access as RedisAccess
 
 DATABASE = "rookery.db"
 
@@ -105,6 +106,8 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
         store: Store
         if settings.store == "cassandra":
             store = await _open_cassandra(settings, sharing, clock, stack)
+        elif settings.store == "redis":
+            store = await _open_redis(settings, sharing, clock, stack)
         else:
             store = SqliteStore(database(), counts=all(in_file))
         keeper = await _open_cache(settings, store, clock, stack)
@@ -155,29 +158,52 @@ async def apply_schema(settings: Settings) -> tuple[int, int]:
 async def _open_cassandra(settings: Settings, sharing: Sharing, clock: Clock, stack: AsyncExitStack) -> Store:
     from rookery.adapters.cassandra import CassandraStore, check_schema, connect
 
-    # Who asked a server is told within a second that it can't be done. A command rather waits, but not as long as it
-    # takes until its promises are overdue: what others have finished by then must not be decided after that.
-    seconds = 0.9 if sharing is Sharing.SERVERS else 5.0
     access = cassandra_access(settings)
-    session = await connect(access, clock, keyspace=settings.store_keyspace, seconds=seconds)
+    session = await connect(access, clock, keyspace=settings.store_keyspace, seconds=_seconds(sharing))
     store = CassandraStore(session, clock)
     stack.push_async_callback(store.close)
     await check_schema(session)
     return store
 
 
-def _open_ranking(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
-    from rookery.adapters.redis import Access, RedisRanking
+def _seconds(sharing: Sharing) -> float:
+    """How long the store may take.
 
-    access = Access(
-        settings.ranking_servers,
-        settings.ranking_user,
-        settings.ranking_password,
-        _path(settings.ranking_tls_authority),
-        _path(settings.ranking_tls_certificate),
-        _path(settings.ranking_tls_key),
+    Who asked a server is told within a second that it can't be done. A command rather waits, but not as long as it
+    takes until its promises are overdue: what others have finished by then must not be decided after that.
+    """
+    return 0.9 if sharing is Sharing.SERVERS else 5.0
+
+
+async def _open_redis(settings: Settings, sharing: Sharing, clock: Clock, stack: AsyncExitStack) -> Store:
+    from rookery.adapters.redis import RedisStore
+
+    store = RedisStore(
+        _redis_access(settings, "store", settings.effective_store_servers),
+        clock,
+        prefix=settings.store_keyspace,
+        seconds=_seconds(sharing),
     )
-    ranking = RedisRanking(access, clock)
+    stack.push_async_callback(store.close)
+    await store.open()
+    return store
+
+
+def _redis_access(settings: Settings, part: Literal["store", "ranking"], servers: Sequence[str]) -> "RedisAccess":
+    from rookery.adapters.redis import Access
+
+    def text(name: str) -> str:
+        value: str = getattr(settings, f"{part}_{name}")
+        return value
+
+    files = [_path(text(f"tls_{name}")) for name in ("authority", "certificate", "key")]
+    return Access(servers, text("user"), text("password"), *files)
+
+
+def _open_ranking(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
+    from rookery.adapters.redis import RedisRanking
+
+    ranking = RedisRanking(_redis_access(settings, "ranking", settings.ranking_servers), clock)
     stack.push_async_callback(ranking.close)
     return ranking
 

@@ -15,13 +15,13 @@ STORES: Mapping[str, OpenStore] = {
     "sqlite": sqlite.open_store,
     "sqlite-owing-counts": sqlite.open_store_owing_counts,
     "cassandra": cassandra.open_store,
-    "redis": redis.open_store,
-    "redis-cluster": redis.open_store_on_cluster,
+    "redis": redis.opens_store("redis"),
+    "redis-cluster": redis.opens_store("redis-cluster"),
 }
 RANKINGS: Mapping[str, RankingPlace] = {
     "sqlite": RankingPlace(sqlite.open_ranking, sqlite.damage),
-    "redis": RankingPlace(redis.open_ranking, redis.damage),
-    "redis-cluster": RankingPlace(redis.open_ranking_on_cluster, redis.damage_on_cluster),
+    "redis": RankingPlace(redis.opens_ranking("redis"), redis.damage),
+    "redis-cluster": RankingPlace(redis.opens_ranking("redis-cluster"), redis.damage_on_cluster),
 }
 CACHES: Mapping[str, CachePlace] = {
     "memory": CachePlace(memory.open_cache),

@@ -14,7 +14,7 @@ from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Unavailable
 from rookery.domain.tweets import Link
 from rookery.ports.ranking import Ranking
-from tests.contract.adapters.redis import base_of, open_ranking, server
+from tests.contract.adapters.redis import base_of, opens_ranking, server
 from tests.contract.chains import Chains, assert_agrees, recount
 from tests.servers import cut_back, log_sizes, started
 from tools.servers import Redis
@@ -22,7 +22,7 @@ from tools.servers import Redis
 
 @pytest.fixture
 async def ranking(tmp_path: Path) -> AsyncIterator[Ranking]:
-    async with open_ranking(tmp_path) as ranking:
+    async with opens_ranking("redis")(tmp_path) as ranking:
         yield ranking
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis.strategies as st
 import pytest
@@ -21,12 +23,14 @@ from hypothesis.stateful import (
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memcached import MemcachedCache
 from rookery.adapters.memory import MemoryCache
-from rookery.adapters.redis import Access, RedisRanking
+from rookery.adapters.redis import RedisRanking, RedisStore
 from rookery.adapters.sqlite import SqliteRanking, SqliteStore
 from rookery.adapters.system import SystemClock
 from rookery.config import Settings
 from rookery.domain.ids import TweetId
 from rookery.domain.users import UserRecord
+from rookery.ports.cache import Cache
+from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
 from rookery.services import fanout
 from rookery.services.callers import ANYONE
@@ -35,8 +39,7 @@ from rookery.wiring import Backends, Rookery, join
 from tests.clocks import HandClock
 from tests.contract.adapters import cassandra
 from tests.contract.adapters.memcached import PERIOD, StillClock, servers
-from tests.contract.adapters.redis import prefix_of
-from tests.contract.adapters.redis import server as redis_server
+from tests.contract.adapters.redis import REDIS, prefix_of, redis_access
 from tests.interleaving import InlineDatabase
 from tests.model import Model, id_of
 
@@ -207,15 +210,46 @@ class Histories(RuleBasedStateMachine):
             )
 
 
-class HistoriesElsewhere(Histories):
-    """The same with memcached and Redis, which outlive the process and what it promised."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the settings chose."""
 
-    period = PERIOD
+    store: str
+    cache: str
+    ranking: str
+
+    @property
+    def period(self) -> float:
+        """Of the epochs, in seconds; half of it is for reading one."""
+        return 0.1 if self.store == "cassandra" else PERIOD
+
+
+class HistoriesElsewhere(Histories):
+    """The same with parts that outlive the process and what it promised, in every combination that settings allow."""
+
+    stores: ClassVar[Sequence[str]] = ("sqlite", *REDIS)
+
+    @initialize(
+        cache=st.sampled_from(CACHES),
+        threshold=st.sampled_from(THRESHOLDS),
+        store=st.integers(0, 5),
+        shared=st.booleans(),
+        ranking=st.sampled_from(["sqlite", *REDIS]),
+    )
+    def found(self, cache: int, threshold: int | None, store: int, shared: bool, ranking: str) -> None:
+        self.parts = Parts(self.stores[store % len(self.stores)], "memcached" if shared else "memory", ranking)
+        super().found(cache, threshold)
 
     async def open(self, cache: int) -> Backends:
-        clock = StillClock()
-        store = await self.open_store()
-        shared = MemcachedCache([servers(1)[0].address], store, clock, timeout=2.0, period=self.period)
+        store, ranking = await self.open_store(), self.open_ranking()
+        if self.parts.cache == "memory":
+            in_file = self.parts.store == self.parts.ranking == "sqlite"
+            return Backends(store, MemoryCache(cache, self.clock.monotonic), ranking, self.clock, apart=not in_file)
+        return Backends(store, await self.open_memcached(store), ranking, self.clock, apart=True)
+
+    async def open_memcached(self, store: Store) -> Cache:
+        clock, period = StillClock(), self.parts.period
+        shared = MemcachedCache([servers(1)[0].address], store, clock, timeout=2.0, period=period)
         await shared.__aenter__()
         if not await store.epochs():
             await shared.clear()
@@ -224,21 +258,29 @@ class HistoriesElsewhere(Histories):
             while not all(await shared.add_many([probe], b"", 1)):
                 await shared.delete([probe])
                 await shared._epochs.read()  # known from now on, if this was in time
-                clock.seconds += self.period
+                clock.seconds += period
                 await shared._epochs.read()  # and used, as long as the clock stands still
-        ranking = RedisRanking(
-            Access([redis_server().address]), SystemClock(), timeout=30, prefix=prefix_of(Path(self.folder.name))
-        )
-        return Backends(store, shared, ranking, self.clock, apart=True)
+        return shared
+
+    def open_ranking(self) -> Ranking:
+        if self.parts.ranking == "sqlite":
+            return SqliteRanking(self.database)
+        access = redis_access(self.parts.ranking)
+        return RedisRanking(access, SystemClock(), timeout=30, prefix=prefix_of(Path(self.folder.name)))
 
     async def open_store(self) -> Store:
-        return SqliteStore(self.database, counts=False)
+        if self.parts.store == "sqlite":
+            return SqliteStore(self.database, counts=self.parts.ranking == "sqlite")
+        access = redis_access(self.parts.store)
+        store = RedisStore(access, self.clock, prefix=prefix_of(Path(self.folder.name)), seconds=30)
+        await store.open()
+        return store
 
 
 class HistoriesOnCassandra(HistoriesElsewhere):
-    """The same with all three."""
+    """The same with Cassandra for the store."""
 
-    period = 0.1  # half of it is for reading an epoch
+    stores = ("cassandra",)
 
     async def open_store(self) -> Store:
         if not hasattr(self, "keyspace"):

@@ -20,7 +20,7 @@ import pytest
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.cassandra import CassandraStore, connect
 from rookery.adapters.memcached import MemcachedCache
-from rookery.adapters.redis import Access, RedisRanking
+from rookery.adapters.redis import RedisRanking, RedisStore
 from rookery.adapters.sqlite import Database, SqliteStore
 from rookery.config import Settings
 from rookery.domain.errors import Unavailable
@@ -35,8 +35,7 @@ from rookery.wiring import Backends, Rookery, join
 from tests.clocks import ShiftedClock
 from tests.contract.adapters import cassandra
 from tests.contract.adapters.memcached import servers
-from tests.contract.adapters.redis import prefix_of
-from tests.contract.adapters.redis import server as redis_server
+from tests.contract.adapters.redis import REDIS, prefix_of, redis_access
 from tests.interleaving import Interleaved, leave_out, small_numbers
 from tests.model import Model, id_of
 
@@ -79,7 +78,7 @@ async def running(store_of: StoreOf, ahead: int, folder: Path, seed: int) -> Asy
         stack.push_async_callback(store.close)
         addresses = [server.address for server in servers(2)]
         cache = await stack.enter_async_context(MemcachedCache(addresses, store, clock, period=PERIOD))
-        ranking = RedisRanking(Access([redis_server().address]), clock, timeout=30, prefix=prefix_of(folder))
+        ranking = RedisRanking(redis_access("redis"), clock, timeout=30, prefix=prefix_of(folder))
         stack.push_async_callback(ranking.close)
         hasher = Argon2Hasher()
         stack.callback(hasher.close)
@@ -336,7 +335,7 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     small_numbers(monkeypatch, PAGE)
 
 
-@pytest.fixture(params=["sqlite", "cassandra"])
+@pytest.fixture(params=["sqlite", "cassandra", *REDIS])
 async def processes(request: pytest.FixtureRequest, tmp_path: Path, numbers: None) -> AsyncIterator[list[Rookery]]:
     """Two, one ahead of the machine's clock and one behind."""
     async with AsyncExitStack() as stack:
@@ -346,6 +345,12 @@ async def processes(request: pytest.FixtureRequest, tmp_path: Path, numbers: Non
                 database = Database(tmp_path / "rookery.db")
                 stack.push_async_callback(database.close)
                 return SqliteStore(database, counts=False)
+        elif request.param in REDIS:
+
+            async def store_of(clock: ShiftedClock) -> Store:
+                store = RedisStore(redis_access(request.param), clock, prefix=prefix_of(tmp_path), seconds=30)
+                await store.open()
+                return store
         else:
             own = request.node.get_closest_marker("own_time")
             keyspace = await (cassandra.new_keyspace() if own else cassandra.keyspace_of(tmp_path))

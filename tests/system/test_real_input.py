@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -21,7 +21,7 @@ from tests.servers import running
 from tests.serving import Server
 from tests.system.commands import rookery
 from tests.system.worlds import World, counted_file, counted_rows, generated_world, real_world
-from tools.servers import Memcached, Redis
+from tools.servers import Memcached, Redis, RedisCluster
 from tools.servers.rookery import apply_schema
 
 pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
@@ -117,24 +117,45 @@ class Place:
     flags: tuple[str, ...]
 
 
+def redis_alone() -> Place:
+    """One server that has everything in one Redis."""
+    address = running(Redis, fsync="always").address
+    flags = ["--store", "redis", "--store-servers", address, "--ranking", "redis", "--ranking-servers", address]
+    return Place(1, (*flags, "--store-keyspace", f"real_{os.urandom(4).hex()}"))
+
+
+def redis_counting() -> Place:
+    """One server on its own file whose retweets are counted by Redis."""
+    return Place(1, ("--ranking", "redis", "--ranking-servers", running(Redis).address))
+
+
 def cluster() -> Place:
     """Two servers on a store, cache and ranking of their own."""
     flags = ["--store", "cassandra", "--store-servers", cassandra.server().address, "--store-replication", "1"]
     flags += ["--store-keyspace", f"real_{os.urandom(4).hex()}"]
     apply_schema(flags)
     flags += ["--cache", "memcached", "--cache-servers", running(Memcached).address]
-    return Place(2, (*flags, "--ranking", "redis", "--ranking-servers", running(Redis).address))
+    return Place(2, (*flags, "--ranking", "redis", "--ranking-servers", running(RedisCluster).address))
 
 
-@pytest.fixture(params=["embedded", "cluster"])
+PLACES: Mapping[str, Callable[[], Place]] = {
+    "embedded": lambda: Place(1, ()),
+    "redis": redis_alone,
+    "redis-ranking": redis_counting,
+    "cluster": cluster,
+}
+
+
+@pytest.fixture(params=PLACES.values(), ids=list(PLACES))
 def place(request: pytest.FixtureRequest) -> Place:
-    return Place(1, ()) if request.param == "embedded" else cluster()
+    made: Callable[[], Place] = request.param
+    return made()
 
 
 @pytest.fixture(params=["real", "generated"])
 def world(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> World:
-    if request.param == "real" and place.servers > 1 and not LONG:
-        pytest.skip("3,726 feeds through two processes take minutes: make test-long")
+    if request.param == "real" and place.flags and not LONG:
+        pytest.skip("3,726 feeds take a minute and more through other servers: make test-long")
     if request.param == "real":
         return real_world()
     return generated_world(tmp_path) if LONG else generated_world(tmp_path, 1, 100, 1_000, 700)

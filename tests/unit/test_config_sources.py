@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rookery.config import load
+from rookery.config.settings import FlagValue
 from tests.unit.configs import HOME, SPEC, Toml, faults, loaded
 
 # For each setting some values: as text, as TOML, and as Settings has them. Hosts are loopback, so any mix is allowed.
@@ -16,7 +17,7 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     "host": [("::1", "::1", "::1"), ("localhost", "localhost", "localhost"), ("127.9.9.9", "127.9.9.9", "127.9.9.9")],
     "port": [("0", 0, 0), ("8080", 8080, 8080), ("65535", 65535, 65535)],
     "data": [("/srv/a", "/srv/a", Path("/srv/a")), ("here", "here", Path("here"))],
-    "store": [("sqlite", "sqlite", "sqlite"), ("cassandra", "cassandra", "cassandra")],
+    "store": [("sqlite", "sqlite", "sqlite"), ("cassandra", "cassandra", "cassandra"), ("redis", "redis", "redis")],
     "store.servers": [
         ("a:1", ["a:1"], ("a:1",)),
         ("a:9042,[::1]:9042", ["a:9042", "[::1]:9042"], ("a:9042", "[::1]:9042")),
@@ -36,7 +37,12 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     ],
     "cache.bytes": [("0", 0, 0), ("64MB", "64MB", 64_000_000), ("1 GiB", "1 GiB", 2**30)],
     "ranking": [("sqlite", "sqlite", "sqlite"), ("redis", "redis", "redis")],
-    "ranking.servers": [("r:6379", ["r:6379"], ("r:6379",))],
+    "ranking.servers": [("r:6379", ["r:6379"], ("r:6379",)), ("r:1,s:2", ["r:1", "s:2"], ("r:1", "s:2"))],
+    "ranking.user": [("", "", "")],
+    "ranking.password": [("", "", ""), ("secret", "secret", "secret")],
+    "ranking.tls_authority": [("/etc/ca.pem", "/etc/ca.pem", "/etc/ca.pem")],
+    "ranking.tls_certificate": [("", "", "")],
+    "ranking.tls_key": [("", "", "")],
     "auth": [("open", "open", "open"), ("token", "token", "token")],
     "open_on_network": [("yes", True, True), ("0", False, False)],
     "reads": [("token", "token", "token"), ("public", "public", "public")],
@@ -123,7 +129,27 @@ def test_a_certificate_comes_with_its_key_and_with_whom_to_believe() -> None:
         "store.tls_key: store.tls_certificate is missing beside it (flag --store-tls-key)",
     )
     assert faults({"store.user": "ada"}) == ("store.user: store.password is missing beside it (flag --store-user)",)
+    assert faults({"ranking.user": "ada"}) == (
+        "ranking.user: ranking.password is missing beside it (flag --ranking-user)",
+    )
     loaded({"store.tls_certificate": "/own.pem", "store.tls_key": "/key.pem", "store.tls_authority": "/ca.pem"})
+
+
+def test_what_only_cassandra_asks_for_is_asked_for_cassandra_only() -> None:
+    alone: dict[str, FlagValue] = {"store.password": "open sesame"}
+    assert faults({"store": "cassandra", **alone}) == (
+        "store.password: store.user is missing beside it (flag --store-password)",
+    )
+    loaded({"store": "redis", **alone})
+    ports: dict[str, FlagValue] = {"store.servers": ["a:1", "b:2"]}
+    assert faults({"store": "cassandra", **ports}) == ("store.servers: all have the same port (flag --store-servers)",)
+    loaded({"store": "redis", **ports})
+
+
+@pytest.mark.parametrize(("store", "server"), [("cassandra", "127.0.0.1:9042"), ("redis", "127.0.0.1:6379")])
+def test_a_store_that_is_not_named_is_at_its_own_port(store: str, server: str) -> None:
+    assert loaded({"store": store}).settings.effective_store_servers == (server,)
+    assert loaded({"store": store, "store.servers": ["a:1"]}).settings.effective_store_servers == ("a:1",)
 
 
 def test_a_secret_is_not_in_what_is_printed_of_the_settings() -> None:

@@ -1,6 +1,6 @@
 """Redis under the contract suite: one real server with AOF, and keys of its own for each folder."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from hashlib import sha256
@@ -13,7 +13,7 @@ from rookery.adapters.redis import CLUSTER_SHARDS, Access, RedisRanking, RedisSt
 from rookery.adapters.system import SystemClock
 from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
-from tests.contract.places import Damage, Part
+from tests.contract.places import Damage, OpenStore, Part
 from tests.servers import running
 from tools.servers import Redis, RedisCluster
 
@@ -28,6 +28,15 @@ def cluster() -> RedisCluster:
     return running(RedisCluster)
 
 
+REDIS = ("redis", "redis-cluster")
+"""One server, and the cluster."""
+
+
+def redis_access(kind: str) -> Access:
+    """How to get to one of these."""
+    return Access([server().address]) if kind == "redis" else Access(cluster().address.split(","))
+
+
 def prefix_of(folder: Path) -> str:
     """What keeps apart the keys of one folder."""
     return sha256(str(folder).encode()).hexdigest()[:16]
@@ -37,40 +46,33 @@ def base_of(folder: Path, shard: int = 0) -> bytes:
     return f"{{{prefix_of(folder)}:{shard}}}:".encode()
 
 
-@asynccontextmanager
-async def open_ranking(folder: Path) -> AsyncIterator[Ranking]:
-    ranking = RedisRanking(Access([server().address]), SystemClock(), timeout=30, prefix=prefix_of(folder))
-    try:
-        yield ranking
-    finally:
-        await ranking.close()
+def opens_ranking(kind: str) -> Callable[[Path], AbstractAsyncContextManager[Ranking]]:
+    """Opens the ranking of a folder."""
+
+    @asynccontextmanager
+    async def open_ranking(folder: Path) -> AsyncIterator[Ranking]:
+        ranking = RedisRanking(redis_access(kind), SystemClock(), timeout=30, prefix=prefix_of(folder))
+        try:
+            yield ranking
+        finally:
+            await ranking.close()
+
+    return open_ranking
 
 
-@asynccontextmanager
-async def open_ranking_on_cluster(folder: Path) -> AsyncIterator[Ranking]:
-    ranking = RedisRanking(Access(cluster().address.split(",")), SystemClock(), timeout=30, prefix=prefix_of(folder))
-    try:
-        yield ranking
-    finally:
-        await ranking.close()
+def opens_store(kind: str) -> OpenStore:
+    """Opens the store of a folder."""
 
+    @asynccontextmanager
+    async def open_store(folder: Path) -> AsyncIterator[Store]:
+        store = RedisStore(redis_access(kind), SystemClock(), prefix=prefix_of(folder), seconds=30)
+        try:
+            await store.open()
+            yield store
+        finally:
+            await store.close()
 
-@asynccontextmanager
-async def _opened(access: Access, folder: Path) -> AsyncIterator[Store]:
-    store = RedisStore(access, SystemClock(), prefix=prefix_of(folder), seconds=30)
-    try:
-        await store.open()
-        yield store
-    finally:
-        await store.close()
-
-
-def open_store(folder: Path) -> AbstractAsyncContextManager[Store]:
-    return _opened(Access([server().address]), folder)
-
-
-def open_store_on_cluster(folder: Path) -> AbstractAsyncContextManager[Store]:
-    return _opened(Access(cluster().address.split(",")), folder)
+    return open_store
 
 
 def damage(folder: Path, damages: Sequence[Damage]) -> None:
