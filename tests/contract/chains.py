@@ -22,7 +22,8 @@ class Chains:
 
     def add(self, parent: Link | None = None, *, initial: int = 0, live: bool = True) -> Link:
         """One more tweet in the store, newer than all before."""
-        tweet = TweetId(id_at(next(self._times), bytes(10)))
+        now = next(self._times)
+        tweet = TweetId(id_at(now, now.to_bytes(10, "big")))  # each chain in another shard, where there are some
         root, depth = (parent.root, parent.depth + 1) if parent else (tweet, 0)
         self.links[tweet] = Link(tweet, parent.id if parent else None, root, depth, initial, live)
         return self.links[tweet]

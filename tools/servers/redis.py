@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -16,11 +16,24 @@ _NODE_TIMEOUT_MILLIS = 2_000
 
 
 class Redis(Process):
-    """One Redis with AOF. It keeps port and data over its starts. With `bus_port` it may be part of a cluster."""
+    """One Redis with AOF. It keeps port and data over its starts. With `bus_port` it may be part of a cluster.
 
-    def __init__(self, folder: Path, *, fsync: str = "everysec", port: int = 0, bus_port: int = 0) -> None:
+    With `tls`, which are its own settings for that, it takes TLS only.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fsync: str = "everysec",
+        bus_port: int = 0,
+        password: str = "",
+        tls: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(folder)
-        self.port = port or free_port()
+        self.port = free_port()
+        self._password = password
+        self._tls = tls
         self._bus_port = bus_port
         self._fsync = fsync
 
@@ -51,13 +64,19 @@ class Redis(Process):
                 "cluster-port": str(self._bus_port),
                 "cluster-node-timeout": str(_NODE_TIMEOUT_MILLIS),
             }
+        if self._password:
+            options["requirepass"] = self._password
+        if self._tls is not None:
+            options |= {"port": "0", "tls-port": str(self.port), **self._tls}
         return [program, *(part for name, value in options.items() for part in (f"--{name}", value))]
 
     def answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                if self._tls is not None:
+                    return True
                 connection.sendall(b"PING\r\n")
-                return connection.recv(7) == b"+PONG\r\n"
+                return connection.recv(7) in {b"+PONG\r\n", b"-NOAUTH"}
         except OSError:
             return False
 

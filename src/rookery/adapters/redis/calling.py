@@ -1,4 +1,4 @@
-"""Calling the library of functions that lives in Redis: on one server, or on a cluster where the keys lie.
+"""Calling libraries of functions that live in Redis: on one server, or on a cluster where the keys lie.
 
 Every call has a bound. Where nothing answered, one call asks now and then whether it is back, and the others are
 refused at once.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeVar
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ClusterDownError, MasterDownError, RedisError, ResponseError
 
 from rookery.adapters.redis.servers import Access, Cluster, Server
 from rookery.domain.errors import Unavailable
@@ -26,24 +26,34 @@ CLUSTER_SHARDS = 64
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _FUNCTION_MISSING = "Function not found"
+_REFUSED = "REFUSED"
+"""What a refusal begins with that a function gives; the reason follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """Functions that live in Redis: what a shard is there for."""
+    """Functions that live in Redis: what a shard is there for.
+
+    Their names hold the version, so that servers of two versions go on beside each other, each with its own.
+    """
 
     name: str
-    """Of the Lua file, and of the function that tells its version with `_version` behind it."""
+    """Of the Lua file."""
     version: int
-    """As in the file."""
-    says: tuple[str, ...]
-    """What its functions' refusals begin with. All others say that something is wrong with Redis."""
-    refused: Callable[[], Unavailable]
-    """What is told when Redis can't do it now."""
+    refusals: Mapping[str, Callable[[], Exception]]
+    """What is raised for each reason that a function refuses for."""
+    unavailable: Callable[[], Unavailable]
+    """What is raised when Redis can't do it now."""
+
+    @property
+    def prefix(self) -> str:
+        """What its functions' names begin with."""
+        return f"rookery_{self.name}_v{self.version}_"
 
     def code(self) -> str:
         """The text of it."""
-        return files("rookery.adapters.redis").joinpath(f"{self.name}.lua").read_text()
+        text = files("rookery.adapters.redis").joinpath(f"{self.name}.lua").read_text()
+        return f"#!lua name=rookery_{self.name}_v{self.version}\nlocal PREFIX = '{self.prefix}'\n{text}"
 
 
 def open_shards(
@@ -67,9 +77,7 @@ class Shard:
         self._library = library
         self._pause = 0.0
         self._retry_at = 0.0
-        self._failures = 0
-        self._loaded = False
-        self._loading = asyncio.Lock()
+        self._complained = False
         self._closed = False
 
     @property
@@ -82,98 +90,85 @@ class Shard:
 
         Raises:
             Unavailable: the library's.
-            ResponseError: what the function refused.
+            Exception: the one of `Library.refusals`.
         """
+        return await self._call(self._client.ask, function, arguments)
 
-        async def call() -> Any:
-            if not self._loaded:
-                await self._load()
-            return await self._ask("FCALL", function, 1, self.base, *arguments)
-
-        try:
-            return await self._try(call)
-        except ResponseError as error:
-            if _FUNCTION_MISSING not in str(error):
-                raise
-        self._loaded = False  # the server was emptied
-        return await self._try(call)
+    async def call_and_copy(self, function: str, *arguments: Any) -> Any:
+        """The same of a function that writes. Where there is a replica one has it too, before this returns."""
+        return await self._call(self._client.ask_and_copy, function, arguments)
 
     async def field(self, key: bytes, name: str) -> bytes | None:
         """A field of a hash."""
-        found: bytes | None = await self._try(lambda: self._ask("HGET", self.base + key, name))
+        found: bytes | None = await self._try(lambda: self._client.ask(self.base, "HGET", self.base + key, name))
         return found
 
     async def scan(self, key: bytes, cursor: int, many: int) -> tuple[int, list[bytes]]:
         """About so many fields of a hash, and the cursor behind them, 0 at the end."""
         command = ("HSCAN", self.base + key, cursor, "COUNT", many)
-        behind, rows = await self._try(lambda: self._ask(*command))
+        behind, rows = await self._try(lambda: self._client.ask(self.base, *command))
         return int(behind), list(rows)
 
     async def infos(self) -> Sequence[Mapping[str, Any]]:
         """What each server with keys, of this shard or another, tells of itself."""
         return await self._try(self._client.infos)
 
-    async def _ask(self, *command: Any) -> Any:
-        return await self._client.ask(self.base, *command)
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self._closed = True
+
+    async def _call(self, ask: Callable[..., Awaitable[Any]], function: str, arguments: Sequence[Any]) -> Any:
+        command = ("FCALL", self._library.prefix + function, 1, self.base, *arguments)
+
+        async def call() -> Any:
+            try:
+                return await ask(self.base, *command)
+            except ResponseError as error:
+                if _FUNCTION_MISSING not in str(error):
+                    raise
+            await self._client.ask(self.base, "FUNCTION LOAD", "REPLACE", self._library.code())
+            return await ask(self.base, *command)
+
+        return await self._try(call)
 
     async def _try(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask, unless Redis did not answer a moment ago."""
         now = self._clock.monotonic()
         if self._closed or now < self._retry_at:
-            raise self._refused(None)
+            raise self._library.unavailable()
         if self._pause:
             self._retry_at = now + self._pause  # one asks whether it is back, and the others don't wait for him
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await ask()
-        except ResponseError as error:
-            if str(error).startswith(self._library.says) or _FUNCTION_MISSING in str(error):
-                self._pause = self._retry_at = 0.0  # it answers
-                raise
+        except (ClusterDownError, MasterDownError) as error:
             raise self._failed(error) from error
+        except ResponseError as error:
+            self._pause = self._retry_at = 0.0  # it answers
+            raise self._refusal(error) from error
         except (RedisError, OSError, TimeoutError) as error:
             raise self._failed(error) from error
         self._pause = self._retry_at = 0.0
+        self._complained = False
         return answer
 
-    def close(self) -> None:
-        """Refuse everything from now on."""
-        self._closed = True
-
-    async def _load(self) -> None:
-        failures, library = self._failures, self._library
-        async with self._loading:
-            if self._loaded:
-                return
-            if self._failures != failures:
-                raise self._refused(None)  # whoever had the lock before found that it does not answer
-            try:
-                there = int(await self._ask("FCALL", f"rookery_{library.name}_version", 1, self.base))
-            except ResponseError as error:
-                if _FUNCTION_MISSING not in str(error):
-                    raise
-                there = 0
-            if there > library.version:
-                _log.error("Redis has functions of version %d, we know %d: use a newer Rookery", there, library.version)
-                raise self._refused(None)
-            if there < library.version:
-                await self._ask("FUNCTION LOAD", "REPLACE", library.code())
-            self._loaded = True
+    def _refusal(self, error: ResponseError) -> Exception:
+        what, _, rest = str(error).partition(" ")
+        if what == _REFUSED and (made := self._library.refusals.get(rest.split(" ")[0])):
+            return made()
+        if not self._complained:  # it is full, say, or can't write
+            _log.warning("the %s is refused by Redis: %s", self._library.name, error)
+            self._complained = True
+        return self._library.unavailable()
 
     def _failed(self, error: Exception) -> Unavailable:
-        self._failures += 1
         if not self._pause:
             _log.warning("the %s does not answer: %s", self._library.name, str(error) or "not in time")
         now = self._clock.monotonic()
         if now >= self._retry_at:  # of those who waited together the first doubles the pause
             self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
             self._retry_at = now + self._pause
-        return self._refused(error)
-
-    def _refused(self, error: Exception | None) -> Unavailable:
-        made = self._library.refused()
-        made.__cause__ = error
-        return made
+        return self._library.unavailable()
 
 
 async def all_of(asked: Iterable[Awaitable[T]]) -> list[T]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from rookery.adapters.redis.calling import Shard, all_of
 from rookery.adapters.redis.rows import millis, tweet_of, user_of, value_of
 from rookery.adapters.redis.shards import Shards
-from rookery.adapters.redis.writing import Operation, Writing, asked
+from rookery.adapters.redis.writing import Operation, Writing
 from rookery.domain.copies import Copy, FollowCopy, KeyCopy, Part, TokenCopy, TweetCopy, UnfollowCopy, UserCopy
 from rookery.domain.errors import Conflict
 from rookery.domain.ids import ID_BYTES, TweetId, UserId
@@ -66,7 +66,7 @@ async def walk_tweets(shards: Shards, position: bytes, limit: int) -> tuple[Sequ
 
 async def _some_tweets(shard: Shard, place: bytes, limit: int) -> tuple[Sequence[TweetRecord], bytes | None]:
     user, tweet = (place[:ID_BYTES], place[ID_BYTES:]) if len(place) == 2 * ID_BYTES else (place, b"")
-    rows = await asked(shard, "walk_tweets", user, tweet, _USERS_AT_ONCE, limit)
+    rows = await shard.call("walk_tweets", user, tweet, _USERS_AT_ONCE, limit)
     found: list[TweetRecord] = []
     for author, values in rows:
         for one, value in sorted(values)[: limit - len(found)]:
@@ -85,7 +85,7 @@ async def dump(shards: Shards, part: Part, position: bytes, limit: int) -> tuple
 
 
 async def _some_users(shard: Shard, place: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
-    rows = await asked(shard, "walk_users", place, limit)
+    rows = await shard.call("walk_users", place, limit)
     found: list[Copy] = []
     for user, row, since, password, is_to_purge in rows:
         record = user_of(user, row)
@@ -95,14 +95,14 @@ async def _some_users(shard: Shard, place: bytes, limit: int) -> tuple[Sequence[
 
 
 async def _some_tokens(shard: Shard, place: bytes, _: int) -> tuple[Sequence[Copy], bytes | None]:
-    rows = await asked(shard, "walk_tokens", place, _USERS_AT_ONCE)
+    rows = await shard.call("walk_tokens", place, _USERS_AT_ONCE)
     found = [TokenCopy(one, UserId(user)) for user, tokens in rows for one in tokens]
     return found, _after_users([user for user, _ in rows])
 
 
 async def _some_follows(shard: Shard, place: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
     user, behind = (place[:ID_BYTES], place[ID_BYTES:]) if len(place) == 2 * ID_BYTES else (place, b"")
-    rows = await asked(shard, "walk_follows", user, behind, _USERS_AT_ONCE, limit)
+    rows = await shard.call("walk_follows", user, behind, _USERS_AT_ONCE, limit)
     found = [
         FollowCopy(UserId(follower), UserId(member[:ID_BYTES]), int.from_bytes(member[ID_BYTES:], "big"))
         for follower, members in rows
@@ -116,7 +116,7 @@ async def _some_follows(shard: Shard, place: bytes, limit: int) -> tuple[Sequenc
 
 
 async def _some_unfollows(shard: Shard, place: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
-    members = await asked(shard, "listed", "unfollows", b"(" + place if place else b"-", b"+", limit)
+    members = await shard.call("listed", "unfollows", b"(" + place if place else b"-", b"+", limit)
     found = []
     for member in members:
         at, pair = int.from_bytes(member[:_MILLIS_BYTES], "big"), member[_MILLIS_BYTES:]
@@ -125,7 +125,7 @@ async def _some_unfollows(shard: Shard, place: bytes, limit: int) -> tuple[Seque
 
 
 async def _some_keys(shard: Shard, place: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
-    rows = await asked(shard, "walk_keys", place, limit)
+    rows = await shard.call("walk_keys", place, limit)
     found: list[Copy] = []
     for member, row in rows:
         at, rest = int.from_bytes(member[:_MILLIS_BYTES], "big"), row[_DIGEST_BYTES + _MILLIS_BYTES :]

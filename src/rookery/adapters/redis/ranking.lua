@@ -1,14 +1,12 @@
-#!lua name=rookery
-
 -- The counts along chains, as functions: each is atomic and one round trip, however long the chain.
 --
--- All keys begin with one base, which holds their hash tag. <base>meta tells which generation is read ("gen"), and which
+-- All keys begin with one base, which holds their hash tag. <base>meta tells which generation is read ("gen"), and
+-- which
 -- one a recount is building ("next"), if any: changes go to both. A generation has
 --   <base><generation>:l  hash  tweet -> state, parent, initial count (see row_of)
 --   <base><generation>:c  hash  tweet -> count
 --   <base><generation>:t  zset  live tweets by count; those with equal counts lie in the order of their ids
 
-local VERSION = 6
 local LIVE, GONE = '1', '0'
 local UNSURE = '2' -- taken for gone in what a recount builds, until it has asked the store
 local NOBODY = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' -- no library is at hand while this is loaded
@@ -103,7 +101,8 @@ local function remove(g, tweet, parent, initial)
     end
 end
 
--- As the store has it. What it has deleted stays so; what it had a moment ago is believed only where nobody knew better.
+-- As the store has it. What it has deleted stays so; what it had a moment ago is believed only where nobody knew
+-- better.
 local function add_as_read(g, tweet, parent, initial, state)
     if state == GONE then return remove(g, tweet, parent, initial) end
     local row = redis.call('HGET', g .. 'l', tweet)
@@ -130,42 +129,55 @@ local function change(keys, args, apply)
 end
 
 -- tweet, parent or '', initial count, state: 1 if done, 0 if a tweet of its chain is missing
-redis.register_function('rookery_add', function(keys, args) return change(keys, args, add) end)
-redis.register_function('rookery_remove', function(keys, args) return change(keys, args, remove) end)
+redis.register_function(PREFIX .. 'add', function(keys, args) return change(keys, args, add) end)
+redis.register_function(PREFIX .. 'remove', function(keys, args) return change(keys, args, remove) end)
 
 redis.register_function{
-    function_name = 'rookery_ranking_version', flags = {'no-writes'}, callback = function() return VERSION end
+    function_name = PREFIX .. 'probe', flags = {'no-writes'}, callback = function() return 1 end
 }
 
 -- tweets: their counts
 redis.register_function{
-    function_name = 'rookery_counts', flags = {'no-writes'}, callback = function(keys, args)
+    function_name = PREFIX .. 'counts', flags = {'no-writes'}, callback = function(keys, args)
         return redis.call('HMGET', generations(keys[1])[1] .. 'c', unpack(args))
     end
 }
 
 -- limit: tweets and counts, those that lead first
 redis.register_function{
-    function_name = 'rookery_top', flags = {'no-writes'}, callback = function(keys, args)
+    function_name = PREFIX .. 'top', flags = {'no-writes'}, callback = function(keys, args)
         return redis.call('ZREVRANGE', generations(keys[1])[1] .. 't', 0, args[1] - 1, 'WITHSCORES')
     end
 }
 
--- limit, count and tweet to go on behind: the same. The place is found by putting the tweet there for a moment.
-redis.register_function('rookery_top_behind', function(keys, args)
-    local top = generations(keys[1])[1] .. 't'
-    local before = redis.call('ZSCORE', top, args[3])
-    redis.call('ZADD', top, args[2], args[3])
-    local rank = redis.call('ZREVRANK', top, args[3])
-    local found = redis.call('ZREVRANGE', top, rank + 1, rank + args[1], 'WITHSCORES')
-    if before then redis.call('ZADD', top, before, args[3]) else redis.call('ZREM', top, args[3]) end
-    return found
-end)
+local function is_above(one, other) -- by their bytes, whatever the locale
+    for at = 1, 16 do
+        local a, b = string.byte(one, at), string.byte(other, at)
+        if a ~= b then return a > b end
+    end
+    return false
+end
 
--- Recounting: begin (patience in seconds) -> generation, or 0 while another is at it; replay; compare; swap. The time is
+-- limit, count and tweet to go on behind, which may have changed its count or be gone: the same
+redis.register_function{
+    function_name = PREFIX .. 'top_behind', flags = {'no-writes'}, callback = function(keys, args)
+        local top, count, tweet = generations(keys[1])[1] .. 't', args[2], args[3]
+        local first = redis.call('ZCOUNT', top, '(' .. count, '+inf')
+        local low, high = first, first + redis.call('ZCOUNT', top, count, count)
+        while low < high do -- of those with this count the first that is not above the tweet
+            local middle = math.floor((low + high) / 2)
+            local there = redis.call('ZREVRANGE', top, middle, middle)[1]
+            if there == tweet or is_above(there, tweet) then low = middle + 1 else high = middle end
+        end
+        return redis.call('ZREVRANGE', top, low, low + args[1] - 1, 'WITHSCORES')
+    end
+}
+
+-- Recounting: begin (patience in seconds) -> generation, or 0 while another is at it; replay; compare; swap. The time
+-- is
 -- the server's own: those who recount may have other clocks.
 
-redis.register_function('rookery_begin', function(keys, args)
+redis.register_function(PREFIX .. 'begin', function(keys, args)
     local base, meta = keys[1], keys[1] .. 'meta'
     local found = redis.call('HMGET', meta, 'next', 'touched')
     local now = redis.call('TIME')[1]
@@ -178,9 +190,9 @@ redis.register_function('rookery_begin', function(keys, args)
 end)
 
 -- generation, then tweet, parent, initial count, state of each: the positions of those whose parent is missing
-redis.register_function('rookery_replay', function(keys, args)
+redis.register_function(PREFIX .. 'replay', function(keys, args)
     local base, meta = keys[1], keys[1] .. 'meta'
-    if redis.call('HGET', meta, 'next') ~= args[1] then return redis.error_reply('STALE another recount began') end
+    if redis.call('HGET', meta, 'next') ~= args[1] then return redis.error_reply('REFUSED stale') end
     redis.call('HSET', meta, 'touched', redis.call('TIME')[1])
     local g, missing = base .. args[1] .. ':', {}
     for at = 2, #args, 4 do
@@ -196,7 +208,7 @@ end)
 
 -- generation, tweets: those that differ between it and the one that is read
 redis.register_function{
-    function_name = 'rookery_compare', flags = {'no-writes'}, callback = function(keys, args)
+    function_name = PREFIX .. 'compare', flags = {'no-writes'}, callback = function(keys, args)
         local old, new = generations(keys[1])[1], keys[1] .. args[1] .. ':'
         local differ = {}
         for at = 2, #args do
@@ -211,7 +223,7 @@ redis.register_function{
 }
 
 -- generation: it is built no more
-redis.register_function('rookery_abandon', function(keys, args)
+redis.register_function(PREFIX .. 'abandon', function(keys, args)
     local base, meta = keys[1], keys[1] .. 'meta'
     if redis.call('HGET', meta, 'next') ~= args[1] then return 0 end
     drop(base, args[1])
@@ -220,10 +232,10 @@ redis.register_function('rookery_abandon', function(keys, args)
 end)
 
 -- generation: it is the one that is read from now on
-redis.register_function('rookery_swap', function(keys, args)
+redis.register_function(PREFIX .. 'swap', function(keys, args)
     local base, meta = keys[1], keys[1] .. 'meta'
     local found = redis.call('HMGET', meta, 'gen', 'next')
-    if found[2] ~= args[1] then return redis.error_reply('STALE another recount began') end
+    if found[2] ~= args[1] then return redis.error_reply('REFUSED stale') end
     redis.call('HSET', meta, 'gen', args[1])
     redis.call('HDEL', meta, 'next', 'touched')
     drop(base, found[1] or '0')

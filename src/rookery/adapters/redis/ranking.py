@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from rookery.adapters.redis.calling import Library, Shard, all_of, open_shards
-from rookery.adapters.redis.recounting import STALE, Recounting, unavailable
+from rookery.adapters.redis.recounting import Recounting, Stale, unavailable
 from rookery.adapters.redis.servers import Access
 from rookery.domain.ids import TweetId
 from rookery.domain.tweets import Link
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 1.0
 """How long a call may take. A chain of a thousand takes some milliseconds."""
 _BATCH = 500
-_LIBRARY = Library("ranking", 6, (STALE,), unavailable)
+_LIBRARY = Library("ranking", 1, {"stale": Stale}, unavailable)
 
 
 class RedisRanking:
@@ -45,10 +45,10 @@ class RedisRanking:
         self._run = b""
 
     async def add(self, link: Link) -> bool:
-        return await self._change("rookery_add", link)
+        return await self._change("add", link)
 
     async def remove(self, link: Link) -> bool:
-        return await self._change("rookery_remove", link)
+        return await self._change("remove", link)
 
     async def counts(self, tweets: Sequence[Place]) -> list[int]:
         wanted: dict[Shard, list[TweetId]] = defaultdict(list)
@@ -58,7 +58,7 @@ class RedisRanking:
         async def of(shard: Shard) -> dict[TweetId, Any]:
             found: list[Any] = []
             for start in range(0, len(wanted[shard]), _BATCH):
-                found += await shard.call("rookery_counts", *wanted[shard][start : start + _BATCH])
+                found += await shard.call("counts", *wanted[shard][start : start + _BATCH])
             return dict(zip(wanted[shard], found, strict=True))
 
         counts: dict[TweetId, Any] = {}
@@ -72,9 +72,9 @@ class RedisRanking:
 
         async def of(shard: Shard) -> list[Ranked]:
             if after is None:
-                found = await shard.call("rookery_top", limit)
+                found = await shard.call("top", limit)
             else:
-                found = await shard.call("rookery_top_behind", limit, after.count, after.tweet)
+                found = await shard.call("top_behind", limit, after.count, after.tweet)
             return [Ranked(TweetId(found[at]), int(float(found[at + 1]))) for at in range(0, len(found), 2)]
 
         lists = await self._each(of, self._shards)
@@ -102,7 +102,7 @@ class RedisRanking:
         return run
 
     async def check(self) -> None:
-        await self._each(lambda shard: shard.call("rookery_ranking_version"), self._shards)
+        await self._each(lambda shard: shard.call("probe"), self._shards)
 
     async def close(self) -> None:
         for shard in (*self._shards, self._all):

@@ -5,8 +5,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 
-from redis.exceptions import ResponseError
-
 from rookery.adapters.redis.calling import Shard, all_of
 from rookery.domain.errors import Conflict, Unavailable
 from rookery.domain.ids import TweetId
@@ -22,8 +20,10 @@ _PATIENCE_SECONDS = 10
 _TOUCH_SECONDS = 2
 """How often one says that it is alive."""
 _AGAIN_SECONDS = 0.2
-STALE = "STALE"
-"""What functions say to one whom another came after."""
+
+
+class Stale(Exception):
+    """Another recount began after this one."""
 
 
 class Recounting:
@@ -55,10 +55,11 @@ class Recounting:
                 tweets += len(some)
                 self._progress(len(some))
             drifted = await self._drift()
-        except BaseException as error:
+        except Stale:
             await self.abandon()
-            if isinstance(error, ResponseError) and STALE in str(error):
-                return None
+            return None
+        except BaseException:
+            await self.abandon()
             raise
         return Recount(tweets, len(drifted))
 
@@ -66,23 +67,21 @@ class Recounting:
         """Have them read from now on, one shard after the other; False if another began."""
         try:
             for shard, generation in self._generations.items():
-                await shard.call("rookery_swap", generation)
-        except ResponseError as error:
-            if STALE not in str(error):
-                raise unavailable() from error
+                await shard.call("swap", generation)
+        except Stale:
             return False
         return True
 
     async def abandon(self) -> None:
         """Take away what was built and is not read."""
         for shard, generation in self._generations.items():
-            with suppress(Unavailable, ResponseError):
-                await shard.call("rookery_abandon", generation)
+            with suppress(Unavailable, Stale):
+                await shard.call("abandon", generation)
 
     async def _begin(self) -> None:
         """In the shards' order, so that of two recounts one comes first in all of them."""
         for shard in self._shards:
-            while not (generation := await shard.call("rookery_begin", _PATIENCE_SECONDS)):
+            while not (generation := await shard.call("begin", _PATIENCE_SECONDS)):
                 await self._touch()
                 await asyncio.sleep(_AGAIN_SECONDS)
             self._generations[shard] = generation
@@ -92,7 +91,7 @@ class Recounting:
         now = self._clock.monotonic()
         if now - self._touched >= _TOUCH_SECONDS:
             self._touched = now
-            await all_of(shard.call("rookery_replay", number) for shard, number in self._generations.items())
+            await all_of(shard.call("replay", number) for shard, number in self._generations.items())
 
     async def _replay_with_chains(self, some: Sequence[Link]) -> None:
         """Add links, and before those whose parent is missing yet what the store has above them.
@@ -122,7 +121,7 @@ class Recounting:
         missing: list[Link] = []
         for some in _in_batches(links):
             rows = [part for link in some for part in (link.id, link.parent or b"", link.initial, int(link.live))]
-            places = await shard.call("rookery_replay", self._generations[shard], *rows)
+            places = await shard.call("replay", self._generations[shard], *rows)
             missing += [some[int(at)] for at in places]
         return missing
 
@@ -134,7 +133,7 @@ class Recounting:
             for one in (read, built):
                 async for some in _ids(shard, one):
                     await self._touch()
-                    differ.update(await shard.call("rookery_compare", built, *some))
+                    differ.update(await shard.call("compare", built, *some))
         return differ
 
 

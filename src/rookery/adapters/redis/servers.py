@@ -2,31 +2,34 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
+from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.crc import key_slot
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    MovedError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, RedisError, TryAgainError
 from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import TimeoutError as TimedOut
 
 _log = logging.getLogger(__name__)
 
-_CONNECTIONS = 64
+_AT_ONCE = 64
+"""Commands that one server is given at the same time, each on a connection of its own."""
 _MAP_SECONDS = 0.25
-"""How long one node of a cluster may take to tell where the slots are, before another is asked."""
+"""How long the nodes of a cluster may take to tell where the slots are."""
 _AGAIN_SECONDS = 0.05
+_COPY_MILLIS = 500
+"""How long a replica may take to have a write."""
+_ALONE_SECONDS = 1.0
+"""How long a master that has no replica is not asked again whether one has its writes."""
+_LATE_SECONDS = 1
+"""A replica that was not heard of for longer is away."""
+
+_Map = tuple[tuple[int, int, str], ...]
+"""First slot, last slot and master's address of each range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Access:
 
     servers: Sequence[str]
     user: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     tls_authority: Path | None = None
     """PEM file of whom to believe who Redis is; given, TLS is on."""
     tls_certificate: Path | None = None
@@ -61,14 +64,13 @@ class Access:
 
 
 class Server:
-    """One Redis."""
+    """One Redis: a master of a cluster, or one that is alone and has all keys."""
 
     def __init__(self, address: str, access: Access, timeout: float) -> None:
         host, _, port = address.rpartition(":")
+        self._address = address
         self._client: Redis = Redis(
-            connection_pool=BlockingConnectionPool(
-                max_connections=_CONNECTIONS,
-                timeout=timeout,
+            connection_pool=ConnectionPool(
                 host=host.strip("[]"),
                 port=int(port),
                 socket_timeout=None,  # whoever asks has a bound of his own: the library's swallows cancelling
@@ -78,19 +80,60 @@ class Server:
                 **access.options(),
             )
         )
+        self._free = asyncio.Semaphore(_AT_ONCE)
+        self._is_of_cluster: bool | None = access.is_cluster or None
+        self._alone_until = float("-inf")
 
     async def ask(self, _: bytes, *command: Any) -> Any:
         """What it answers to a command about a key."""
-        return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        if self._is_of_cluster is None:
+            await self._require_alone()
+        async with self._free:
+            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def ask_and_copy(self, key: bytes, *command: Any) -> Any:
+        """The same of a command that writes. Where there is a replica one has it too, before this returns.
+
+        Raises:
+            Disconnected: no replica has it, although there is one.
+        """
+        now = asyncio.get_running_loop().time()
+        if not self._is_of_cluster or now < self._alone_until:
+            return await self.ask(key, *command)
+        async with self._free, self._client.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command(*command)
+            pipeline.execute_command("WAIT", 1, _COPY_MILLIS)
+            answer, copies = await pipeline.execute(raise_on_error=False)
+        if isinstance(answer, Exception):
+            raise answer
+        if copies != 0:
+            return answer
+        replication = await self._client.info("replication")
+        copying = [value for name, value in replication.items() if name.startswith("slave") and isinstance(value, dict)]
+        if any(one["state"] == "online" and int(one["lag"]) <= _LATE_SECONDS for one in copying):
+            raise Disconnected("no replica has what was written")
+        if self._alone_until == float("-inf"):
+            _log.warning("%s has no replica that follows it", self._address)
+        self._alone_until = now + _ALONE_SECONDS
+        return answer
 
     async def infos(self) -> Sequence[Mapping[str, Any]]:
         """What each server with keys tells of itself."""
-        return [await self._client.info()]
+        async with self._free:
+            return [await self._client.info()]
 
     async def close(self) -> None:
         """Let go of all connections."""
         await self._client.aclose(close_connection_pool=True)
         await self._client.connection_pool.disconnect()
+
+    async def _require_alone(self) -> None:
+        async with self._free:
+            info = await self._client.info("cluster")
+        if info["cluster_enabled"]:
+            _log.error("%s is of a cluster: name more of its nodes", self._address)
+            raise Disconnected("it is of a cluster")
+        self._is_of_cluster = False
 
 
 class Cluster:
@@ -104,24 +147,35 @@ class Cluster:
         self._access = access
         self._timeout = timeout
         self._servers: dict[str, Server] = {}
-        self._slots: list[tuple[int, int, str]] = []
+        self._slots: _Map = ()
         self._is_right = False
         self._reading = asyncio.Lock()
 
     async def ask(self, key: bytes, *command: Any) -> Any:
         """What the master of a key answers to a command about it."""
+        return await self._find(key, command, copy=False)
+
+    async def ask_and_copy(self, key: bytes, *command: Any) -> Any:
+        """The same of a command that writes; see `Server.ask_and_copy`."""
+        return await self._find(key, command, copy=True)
+
+    async def _find(self, key: bytes, command: Sequence[Any], *, copy: bool) -> Any:
         slot = key_slot(key)
         while True:
             if not self._is_right:
                 await self._read_slots()
             server = self._master_of(slot)
             try:
-                return await server.ask(key, *command)
-            except (MovedError, ReadOnlyError):
+                return await (server.ask_and_copy if copy else server.ask)(key, *command)
+            except (MovedError, ReadOnlyError) as moved:
                 self._is_right = False
+                await self._read_slots()
+                if self._master_of(slot) is server:  # the others don't know yet, or this one is behind
+                    _log.info("where slot %d is is not settled: %s", slot, moved)
+                    await asyncio.sleep(_AGAIN_SECONDS)
             except (AskError, TryAgainError):
                 await asyncio.sleep(_AGAIN_SECONDS)
-            except (Disconnected, ClusterDownError, OSError, asyncio.CancelledError):
+            except (Disconnected, TimedOut, ClusterDownError, OSError, asyncio.CancelledError):
                 self._is_right = False
                 raise
 
@@ -134,7 +188,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Let go of all connections."""
-        for server in self._servers.values():
+        for server in list(self._servers.values()):
             await server.close()
 
     def _master_of(self, slot: int) -> Server:
@@ -149,36 +203,32 @@ class Cluster:
         return self._servers[address]
 
     async def _read_slots(self) -> None:
+        """Ask all nodes that are known, and believe most of them: one may be cut off from the others."""
         async with self._reading:
             if self._is_right:
                 return
-            masters = [address for _, _, address in self._slots]
-            failure: Exception | None = None
-            for address in dict.fromkeys([*masters, *self._access.servers]):
-                try:
-                    async with asyncio.timeout(_MAP_SECONDS):
-                        found = await self._server(address).ask(b"", "CLUSTER SLOTS")
-                except (RedisError, OSError, TimeoutError) as error:
-                    failure = error
-                    if isinstance(error, ResponseError) and "cluster support disabled" in str(error):
-                        _log.error("%s is no node of a Redis Cluster: name one server, or nodes of a cluster", address)
-                    continue
-                self._slots = sorted(_masters(found, address))
-                self._is_right = True
-                await self._forget(set(masters) - {address for _, _, address in self._slots})
-                return
-            raise Disconnected("no node of the cluster tells where its slots are") from failure
+            known = dict.fromkeys([*(address for _, _, address in self._slots), *self._access.servers])
+            told = Counter(slots for slots in await asyncio.gather(*map(self._map_of, known)) if slots)
+            if not told:
+                raise Disconnected("no node of the cluster tells where its slots are")
+            self._slots = told.most_common(1)[0][0]
+            self._is_right = True
 
-    async def _forget(self, addresses: set[str]) -> None:
-        for address in addresses - set(self._access.servers):
-            with suppress(RedisError, OSError):
-                await self._servers.pop(address).close()
+    async def _map_of(self, address: str) -> _Map | None:
+        try:
+            async with asyncio.timeout(_MAP_SECONDS):
+                found = await self._server(address).ask(b"", "CLUSTER SLOTS")
+        except (RedisError, OSError, TimeoutError) as error:
+            if "cluster support disabled" in str(error):
+                _log.error("%s is no node of a Redis Cluster: name one server, or nodes of a cluster", address)
+            return None
+        return tuple(sorted(_masters(found, address)))
 
 
-def _masters(slots: Any, asked: str) -> list[tuple[int, int, str]]:
-    """First slot, last slot and master's address of each range. A node that does not know its name leaves it out."""
+def _masters(slots: Any, told_by: str) -> list[tuple[int, int, str]]:
+    """Of CLUSTER SLOTS the masters. A node that does not know its own name leaves it out."""
     found = []
     for first, last, (name, port, *_), *_ in slots:
-        host = name.decode() if name else asked.rpartition(":")[0].strip("[]")
+        host = name.decode() if name else told_by.rpartition(":")[0].strip("[]")
         found.append((first, last, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
     return found

@@ -6,7 +6,6 @@ from typing import TypeVar
 from zlib import crc32
 
 from rookery.adapters.redis.calling import Shard, all_of
-from rookery.adapters.redis.writing import asked
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.users import name_key
 
@@ -61,12 +60,23 @@ class Shards:
         groups: defaultdict[Shard, list[TweetId]] = defaultdict(list)
 
         async def find(shard: Shard, some: Sequence[TweetId]) -> None:
-            for tweet, home in zip(some, await asked(shard, "homes", *some), strict=True):
+            for tweet, home in zip(some, await shard.call("homes", *some), strict=True):
                 if home is not None:
                     groups[self.all[int(home)]].append(tweet)
+                else:
+                    lost.append(tweet)
 
+        lost: list[TweetId] = []
         await all_of(find(*batch) for batch in batches(self.grouped(tweets)))
+        if lost:
+            await all_of(self._search(shard, some, groups) for shard, some in batches(dict.fromkeys(self.all, lost)))
         return groups
+
+    @staticmethod
+    async def _search(shard: Shard, tweets: Sequence[TweetId], found: Mapping[Shard, list[TweetId]]) -> None:
+        """Look for tweets where they may lie: of one of them a failover may have lost where."""
+        values = await shard.call("tweets", *tweets)
+        found[shard].extend(tweet for tweet, value in zip(tweets, values, strict=True) if value is not None)
 
     async def house(self, tweets: Sequence[tuple[TweetId, UserId]]) -> None:
         """Note where tweets are to lie: with their authors. A tweet that is there already stays where it is."""
@@ -76,11 +86,11 @@ class Shards:
 
         async def put(shard: Shard, home: Shard, some: Sequence[TweetId]) -> None:
             number = self.all.index(home)
-            for tweet, there in zip(some, await asked(shard, "house", number, *some), strict=True):
+            for tweet, there in zip(some, await shard.call_and_copy("house", number, *some), strict=True):
                 if int(there) == number:
                     continue
-                if (await asked(self.all[int(there)], "tweets", tweet))[0] is None:  # it was never written there
-                    await asked(shard, "rehouse", number, tweet)
+                if (await self.all[int(there)].call("tweets", tweet))[0] is None:  # it was never written there
+                    await shard.call_and_copy("rehouse", number, tweet, there)
 
         groups: defaultdict[tuple[Shard, Shard], list[TweetId]] = defaultdict(list)
         for tweet, author in authors.items():

@@ -1,9 +1,8 @@
-#!lua name=rookery_store
-
 -- Users, follows and tweets, as functions: each is atomic and one round trip.
 --
 -- All keys of a shard begin with one base, which holds their hash tag. A user lies in one shard with all that is his:
---   user:<id>       hash  n name, d display name, a admin, x deleted, f fan-out and s since when, v version of his follows
+--   user:<id>       hash  n name, d display name, a admin, x deleted, f fan-out and s since when, v version of his
+--     follows
 --   password:<id>   his slow hash
 --   tokens:<id>     set   hashes of his tokens
 --   following:<id>  zset  followee, time; in the order of ids, as its scores are 0
@@ -15,14 +14,14 @@
 -- Elsewhere may lie, each in the shard of its own key
 --   names zset (name key, 0, user), token_owners zset (hash, user), homes hash (tweet -> shard),
 --   keys hash (idempotency key -> digest, time, state, made), key_times zset (time, key), pending and counted zsets
---   owed zset       what of a write is yet to be done in other shards; begun:<key> is what such a write decided
+--   owed zset       what of a write is yet to be done in other shards; begun:<claim> is what such a write decided, ''
+--     if never
 --
 -- A write is one operation that decides and others that follow from it. Those of its own shard are done with it, and
 -- the others are owed until whoever called has done them. They can be done twice, and late.
 
-local VERSION = 1
 local DAY = 24 * 60 * 60
-local GONE_KEPT = 2 * DAY
+local GONE_KEPT = 7 * DAY -- far longer than anything is owed while anybody runs
 
 local ops = {}
 
@@ -99,7 +98,9 @@ end
 function ops.revoke_all(base, args)
     local tokens = redis.call('SMEMBERS', base .. 'tokens:' .. args[1])
     redis.call('DEL', base .. 'tokens:' .. args[1])
-    return {tostring(#tokens), unpack(tokens)}
+    local decided = {tostring(#tokens)}
+    for at, token in ipairs(tokens) do decided[at + 1] = token end
+    return decided
 end
 
 -- user -> whether he is deleted now and was not, his tokens
@@ -174,8 +175,15 @@ local function note_unfollow(base, follower, followee, at)
     redis.call('ZADD', base .. 'unfollows', 0, at .. follower .. followee)
 end
 
+-- Above all before it, and above the time: so also above those that a failover lost.
 local function next_version(base, follower)
-    return tostring(redis.call('HINCRBY', base .. 'user:' .. follower, 'v', 1))
+    local key = base .. 'user:' .. follower
+    if redis.call('HEXISTS', key, 'n') == 0 then return '0' end
+    local time = redis.call('TIME')
+    local version = math.max(tonumber(redis.call('HGET', key, 'v') or 0) + 1, time[1] * 1000000 + time[2])
+    local text = string.format('%.0f', version)
+    redis.call('HSET', key, 'v', text)
+    return text
 end
 
 -- follower, followee, time, most, base of the followee -> whether it is new, version
@@ -245,8 +253,8 @@ function ops.other_end(base, args, decided, is_late)
                 redis.call('ZADD', followers, 0, follower .. packed)
                 purge_again(base, followee)
                 if went > 0 then redis.call('HDEL', gone, follower) end
-            elseif is_late then
-                redis.call('HSET', gone, follower, version)
+            elseif is_late and (old or decided[1] ~= '0') then
+                redis.call('HSET', gone, follower, decided[2])
                 redis.call('ZADD', base .. 'gone_times', redis.call('TIME')[1], followee .. follower)
             end
         end
@@ -288,13 +296,13 @@ function ops.promise(base, args)
     redis.call('ZADD', base .. 'pending', 0, args[1])
 end
 
--- What is recorded of a key: what it made, state C while its write is begun and D when it is done, what was told, and
--- when it was; nil when that was before a time.
+-- What is recorded of a key: what it made, state D when its write is done and C before that, what was told or the name
+-- of the claim; nil when that was before a time.
 local function row_of(base, key, digest, since)
     local row = redis.call('HGET', base .. 'keys', key)
     if not row or number_of(string.sub(row, 33, 38)) <= tonumber(since) then return nil end
     if string.sub(row, 1, 32) ~= digest then return nil, 'idempotency_key_reused' end
-    return {string.sub(row, 40, 55), string.sub(row, 39, 39), string.sub(row, 56), string.sub(row, 33, 38)}
+    return {string.sub(row, 40, 55), string.sub(row, 39, 39), string.sub(row, 56)}
 end
 
 local function put_row(base, key, digest, at, rest)
@@ -322,6 +330,10 @@ end
 
 -- Writing
 
+local function reads(name, callback)
+    redis.register_function{function_name = PREFIX .. name, flags = {'no-writes'}, callback = callback}
+end
+
 local function refusal(why)
     return redis.error_reply('REFUSED ' .. why)
 end
@@ -344,10 +356,12 @@ local function run(base, operation, decided, is_late)
     return ops[operation[2]](base, args, decided, is_late)
 end
 
--- entry, key or '', its digest or '' where it was claimed (the key has its time behind it then), since when it is good,
--- how many operations, and of each its shard's base, name, how many arguments, arguments: what was decided, and whether something is owed; or the
+-- entry, key or '', its digest or '' where the key lies elsewhere and it is the name of its claim, since when it is
+-- good,
+-- how many operations, and of each its shard's base, name, how many arguments, arguments: what was decided, and
+-- whether something is owed; or the
 -- row of the key of a write that was done before
-redis.register_function('rookery_store_write', function(keys, args)
+redis.register_function(PREFIX .. 'write', function(keys, args)
     local base, key, digest = keys[1], args[2], args[3]
     if digest ~= '' then
         local row, why = row_of(base, key, digest, args[4])
@@ -357,6 +371,7 @@ redis.register_function('rookery_store_write', function(keys, args)
     local list = operations(args, 5)
     local begun = key ~= '' and digest == '' and base .. 'begun:' .. key
     local before = begun and redis.call('GET', begun)
+    if before == '' then return refusal('released') end
     local decided, why
     if before then decided = cmsgpack.unpack(before) else decided, why = run(base, list[1]) end
     if why then return refusal(why) end
@@ -370,7 +385,7 @@ redis.register_function('rookery_store_write', function(keys, args)
 end)
 
 -- how many were decided, these, how many operations, and these as above: what is owed to this shard
-redis.register_function('rookery_store_follow_up', function(keys, args)
+redis.register_function(PREFIX .. 'follow_up', function(keys, args)
     local decided, many = {}, tonumber(args[1])
     for at = 1, many do decided[at] = args[at + 1] end
     for _, operation in ipairs(operations(args, many + 2)) do run(keys[1], operation, decided, true) end
@@ -378,28 +393,43 @@ redis.register_function('rookery_store_follow_up', function(keys, args)
 end)
 
 -- entries: they are owed no more
-redis.register_function('rookery_store_paid', function(keys, args)
+redis.register_function(PREFIX .. 'paid', function(keys, args)
     for _, entry in ipairs(args) do
         redis.call('ZREMRANGEBYLEX', keys[1] .. 'owed', '[' .. entry, '[' .. entry .. '\255')
     end
     return 1
 end)
 
--- key, digest, since when it is good, time, made: the row of the key, which is this one if there is none
-redis.register_function('rookery_store_claim', function(keys, args)
+-- key, digest, since when it is good, time, made, name of the claim: the row of the key, which is this one, in state
+-- N, if there is none
+redis.register_function(PREFIX .. 'claim', function(keys, args)
     local row, why = row_of(keys[1], args[1], args[2], args[3])
     if why then return refusal(why) end
     if not row then
-        put_row(keys[1], args[1], args[2], args[4], 'C' .. args[5])
-        row = {args[5], 'C', '', args[4]}
+        put_row(keys[1], args[1], args[2], args[4], 'C' .. args[5] .. args[6])
+        row = {args[5], 'N', args[6]}
     end
     return row
 end)
 
--- key, made: its write was refused
-redis.register_function('rookery_store_release', function(keys, args)
+-- name of a claim: whether its write was decided here
+reads('is_begun', function(keys, args)
+    local begun = redis.call('GET', keys[1] .. 'begun:' .. args[1])
+    return begun and begun ~= '' and 1 or 0
+end)
+
+-- name of a claim: its write is never decided; 0 if it was
+redis.register_function(PREFIX .. 'refuse', function(keys, args)
+    local begun = redis.call('GET', keys[1] .. 'begun:' .. args[1])
+    if begun and begun ~= '' then return 0 end
+    redis.call('SET', keys[1] .. 'begun:' .. args[1], '', 'EX', DAY)
+    return 1
+end)
+
+-- key, name of a claim that was refused
+redis.register_function(PREFIX .. 'release', function(keys, args)
     local row = redis.call('HGET', keys[1] .. 'keys', args[1])
-    if row and string.sub(row, 39) == 'C' .. args[2] then
+    if row and string.sub(row, 39, 39) == 'C' and string.sub(row, 56) == args[2] then
         redis.call('HDEL', keys[1] .. 'keys', args[1])
         redis.call('ZREM', keys[1] .. 'key_times', string.sub(row, 33, 38) .. args[1])
     end
@@ -407,7 +437,7 @@ redis.register_function('rookery_store_release', function(keys, args)
 end)
 
 -- shard, tweets: the shard where each of them lies, which is this one for those that lay nowhere
-redis.register_function('rookery_store_house', function(keys, args)
+redis.register_function(PREFIX .. 'house', function(keys, args)
     local found = {}
     for at = 2, #args do
         redis.call('HSETNX', keys[1] .. 'homes', args[at], args[1])
@@ -416,13 +446,15 @@ redis.register_function('rookery_store_house', function(keys, args)
     return found
 end)
 
--- shard, tweet: it lies there now
-redis.register_function('rookery_store_rehouse', function(keys, args)
-    return redis.call('HSET', keys[1] .. 'homes', args[2], args[1])
+-- shard, tweet, shard where it was said to lie: it lies there now; the shard where it lies
+redis.register_function(PREFIX .. 'rehouse', function(keys, args)
+    local homes = keys[1] .. 'homes'
+    if redis.call('HGET', homes, args[2]) == args[3] then redis.call('HSET', homes, args[2], args[1]) end
+    return redis.call('HGET', homes, args[2])
 end)
 
 -- promises by their ids
-redis.register_function('rookery_store_fulfil', function(keys, args)
+redis.register_function(PREFIX .. 'fulfil', function(keys, args)
     for _, id in ipairs(args) do
         redis.call('ZREMRANGEBYLEX', keys[1] .. 'pending', '[' .. id, '[' .. id .. '\255')
     end
@@ -430,31 +462,31 @@ redis.register_function('rookery_store_fulfil', function(keys, args)
 end)
 
 -- members of counted
-redis.register_function('rookery_store_note_counted', function(keys, args)
+redis.register_function(PREFIX .. 'note_counted', function(keys, args)
     for _, member in ipairs(args) do redis.call('ZADD', keys[1] .. 'counted', 0, member) end
     return 1
 end)
 
 -- name, value: what is there now, which is this where there was none
-redis.register_function('rookery_store_set_first', function(keys, args)
+redis.register_function(PREFIX .. 'set_first', function(keys, args)
     redis.call('HSETNX', keys[1] .. 'meta', args[1], args[2])
     return redis.call('HGET', keys[1] .. 'meta', args[1])
 end)
 
 -- name, value
-redis.register_function('rookery_store_set', function(keys, args)
+redis.register_function(PREFIX .. 'set', function(keys, args)
     return redis.call('HSET', keys[1] .. 'meta', args[1], args[2])
 end)
 
 -- server, least: its epoch, raised
-redis.register_function('rookery_store_raise_epoch', function(keys, args)
+redis.register_function(PREFIX .. 'raise_epoch', function(keys, args)
     local epoch = math.max(tonumber(redis.call('HGET', keys[1] .. 'epochs', args[1]) or 0) + 1, tonumber(args[2]))
     redis.call('HSET', keys[1] .. 'epochs', args[1], string.format('%.0f', epoch))
     return epoch
 end)
 
 -- times before which keys, unfollows and counted ones are forgotten, limit: how many went, at most so many of each
-redis.register_function('rookery_store_tidy', function(keys, args)
+redis.register_function(PREFIX .. 'tidy', function(keys, args)
     local base, limit, gone = keys[1], tonumber(args[4]), 0
     local function oldest(key, before)
         local found = redis.call('ZRANGEBYLEX', base .. key, '-', '(' .. before, 'LIMIT', 0, limit)
@@ -480,18 +512,12 @@ redis.register_function('rookery_store_tidy', function(keys, args)
 end)
 
 -- bytes: proof that it can be written
-redis.register_function('rookery_store_probe', function(keys, args)
+redis.register_function(PREFIX .. 'probe', function(keys, args)
     redis.call('HSET', keys[1] .. 'meta', 'probe', args[1])
     return 1
 end)
 
 -- Reading
-
-local function reads(name, callback)
-    redis.register_function{function_name = 'rookery_store_' .. name, flags = {'no-writes'}, callback = callback}
-end
-
-reads('version', function() return VERSION end)
 
 local function user_row(base, user)
     local row = redis.call('HMGET', base .. 'user:' .. user, 'n', 'd', 'a', 'x', 'f')
@@ -625,10 +651,11 @@ reads('listed', function(keys, args)
     return redis.call('ZRANGEBYLEX', keys[1] .. args[1], args[2], args[3], 'LIMIT', 0, args[4])
 end)
 
--- bound, limit: entry, what was decided and the operations of each that is owed
+-- entry to go on behind, entry to stop at, limit: entry, what was decided and the operations of each that is owed
 reads('owed', function(keys, args)
     local found = {}
-    local members = redis.call('ZRANGEBYLEX', keys[1] .. 'owed', '-', '(' .. args[1], 'LIMIT', 0, args[2])
+    local from = '(' .. args[1] .. '\255'
+    local members = redis.call('ZRANGEBYLEX', keys[1] .. 'owed', from, '(' .. args[2], 'LIMIT', 0, args[3])
     for at, member in ipairs(members) do
         local owed = cmsgpack.unpack(string.sub(member, 17))
         found[at] = {string.sub(member, 1, 16), owed[1], owed[2]}

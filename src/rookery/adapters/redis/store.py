@@ -4,21 +4,23 @@ All that is a user's lies in his shard, so what is decided about him is decided 
 server is one shard, and each write one such function; on a cluster the rest of a write follows (see `writing`).
 """
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from heapq import merge
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
 from rookery.adapters.redis import copy_rows
-from rookery.adapters.redis.calling import Library, Shard, all_of, open_shards
+from rookery.adapters.redis.calling import Shard, all_of, open_shards
 from rookery.adapters.redis.rows import depth_of, member_of, millis, promise_of, tweet_of, user_of, value_of
 from rookery.adapters.redis.servers import Access
 from rookery.adapters.redis.shards import AT_ONCE, Shards, batches
-from rookery.adapters.redis.writing import REFUSED, Operation, Writing, asked, unavailable
+from rookery.adapters.redis.writing import LIBRARY, Operation, Writing
 from rookery.domain.copies import Copy, Part
 from rookery.domain.errors import Conflict, deleted_tweet, unknown_tweet, unknown_user
 from rookery.domain.idempotency import KEPT_MILLIS, Once
@@ -30,22 +32,23 @@ from rookery.domain.users import FanoutState, UserCounts, UserRecord, name_key
 from rookery.ports.clock import Clock
 from rookery.ports.store import Below, Credentials, FanoutChange, Written, not_the_same
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 UNFOLLOWS_KEPT_MILLIS = 30 * 60 * 60 * 1000
 COUNTED_KEPT_MILLIS = 26 * 60 * 60 * 1000
 _TIDIED_AT_ONCE = 500
 _MOST_REMEMBERED = 100_000
-_LIBRARY = Library("store", 1, (REFUSED,), unavailable)
 
 
 class RedisStore:
     """Implements `ports.store.Store`. `prefix` keeps apart what several have in one Redis. Open it before its use."""
 
     def __init__(self, access: Access, clock: Clock, *, prefix: str = "rookery", seconds: float = 5.0) -> None:
-        self._client, shards = open_shards(access, clock, _LIBRARY, timeout=seconds, prefix=f"{prefix}.store")
+        self._client, shards = open_shards(access, clock, LIBRARY, timeout=seconds, prefix=f"{prefix}.store")
         self._shards = Shards(shards)
-        self._writing = Writing(shards, clock, seconds)
+        self._writing = Writing(self._shards, clock, seconds)
         self._clock = clock
         self._promised: dict[bytes, Shard] = {}
         """Where promises are that this process knows of."""
@@ -58,7 +61,7 @@ class RedisStore:
             Conflict: `shards_differ`, for what was begun on one server and is a cluster now, or the other way round.
         """
         many = str(len(self._shards.all)).encode()
-        there = await asked(self._shards.first, "set_first", "shards", many)
+        there = await self._shards.first.call("set_first", "shards", many)
         if there != many:
             began, are = ("a cluster", "one server") if len(self._shards.all) == 1 else ("one server", "a cluster")
             raise Conflict("shards_differ", f"This store began on {began}, and store.servers name {are}.")
@@ -83,13 +86,14 @@ class RedisStore:
                 operations.append(Operation(self._shards.of(token), "put_token_rows", (token + made,)))
             return operations
 
-        return UserId((await self._writing.write_once(once, user.id, plan)).made)
+        home = self._shards.of_name(user.name)
+        return UserId((await self._writing.write_once(once, user.id, home, plan)).made)
 
     async def users(self, ids: Sequence[UserId]) -> Mapping[UserId, UserRecord]:
         found: dict[UserId, UserRecord] = {}
 
         async def read(shard: Shard, some: Sequence[UserId]) -> None:
-            rows = zip(some, await asked(shard, "users", *some), strict=True)
+            rows = zip(some, await shard.call("users", *some), strict=True)
             found.update((user, user_of(user, row)) for user, row in rows if row)
 
         await all_of(read(*batch) for batch in batches(self._shards.grouped(ids)))
@@ -98,7 +102,7 @@ class RedisStore:
     async def user_by_name(self, name: str) -> UserRecord | None:
         if not name.isascii():  # no handle is another
             return None
-        owner = await asked(self._shards.of_name(name), "owner", name_key(name))
+        owner = await self._shards.of_name(name).call("owner", name_key(name))
         return (await self.users([owner])).get(owner) if owner else None
 
     async def list_users(self, after: str, limit: int) -> Sequence[UserRecord]:
@@ -106,7 +110,7 @@ class RedisStore:
         key = name_key(after)
         while len(found) < limit:
             want = limit - len(found)
-            lists = await all_of(asked(shard, "names", key, want) for shard in self._shards.all)
+            lists = await all_of(shard.call("names", key, want) for shard in self._shards.all)
             members = list(islice(merge(*lists), want))
             if not members:
                 break
@@ -117,7 +121,7 @@ class RedisStore:
         return found
 
     async def user_counts(self, user: UserId) -> UserCounts:
-        followers, followees, tweets = await asked(self._shards.of(user), "counts", user)
+        followers, followees, tweets = await self._shards.of(user).call("counts", user)
         return UserCounts(followers=followers, followees=followees, tweets=tweets)
 
     async def delete_user(self, user: UserId, promise: Promise | None = None) -> bool:
@@ -127,20 +131,20 @@ class RedisStore:
         return decided[0] == b"1"
 
     async def users_to_purge(self, limit: int) -> Sequence[UserId]:
-        found = await all_of(asked(shard, "to_purge", limit) for shard in self._shards.all)
+        found = await all_of(shard.call("to_purge", limit) for shard in self._shards.all)
         return [UserId(user) for user in islice(merge(*found), limit)]
 
     async def purge_user(
         self, user: UserId, limit: int, promise: Callable[[TweetId], Promise | None] = lambda _: None
     ) -> Sequence[Written] | None:
         shard = self._shards.of(user)
-        left = await asked(shard, "left", user, limit)
+        left = await shard.call("left", user, limit)
         if left is None:
             return None
 
         async def delete(tweet: TweetId) -> Written:
             made = promise(tweet)
-            return replace(await self.delete_tweet(tweet, made), promise=made)
+            return replace(await self._delete_tweet(shard, tweet, made), promise=made)
 
         some = _some_to_purge(left[0], limit)
         deleted = await all_of(delete(tweet) for tweet in some)
@@ -157,7 +161,7 @@ class RedisStore:
     # --- what users sign in with -------------------------------------------------------------------------------------
 
     async def password_hash(self, user: UserId) -> str | None:
-        found = await asked(self._shards.of(user), "password", user)
+        found = await self._shards.of(user).call("password", user)
         return found.decode() if found else None
 
     async def add_token(self, user: UserId, token_hash: bytes, once: Once | None = None) -> None:
@@ -167,17 +171,17 @@ class RedisStore:
                 Operation(self._shards.of(token_hash), "put_token_rows", (token_hash + user,)),
             ]
 
-        await self._writing.write_once(once, user, plan)
+        await self._writing.write_once(once, user, self._shards.of(user), plan)
 
     async def token_owner(self, token_hash: bytes) -> UserRecord | None:
         if not token_hash:
             return None
-        user = await asked(self._shards.of(token_hash), "token", token_hash)
-        row = await asked(self._shards.of(user), "bearer", user, token_hash) if user else None
+        user = await self._shards.of(token_hash).call("token", token_hash)
+        row = await self._shards.of(user).call("bearer", user, token_hash) if user else None
         return user_of(user, row) if row else None
 
     async def revoke_token(self, token_hash: bytes) -> None:
-        user = await asked(self._shards.of(token_hash), "token", token_hash) if token_hash else None
+        user = await self._shards.of(token_hash).call("token", token_hash) if token_hash else None
         if user:
             drop = Operation(self._shards.of(token_hash), "drop_token_rows", (token_hash + user,))
             await self._write(Operation(self._shards.of(user), "revoke", (user, token_hash)), drop)
@@ -211,8 +215,8 @@ class RedisStore:
     ) -> bool:
         home, other = self._shards.of(follower), self._shards.of(followee)
 
-        async def plan(_: bytes, is_begun: bool) -> Sequence[Operation]:
-            if home is not other and not is_begun:
+        async def plan(_: bytes, is_decided: bool) -> Sequence[Operation]:
+            if home is not other and not is_decided:
                 await self._require_live(followee)
             return self._promising(
                 [
@@ -223,7 +227,7 @@ class RedisStore:
             )
 
         try:
-            outcome = await self._writing.write_once(once, followee, plan, tells=True)
+            outcome = await self._writing.write_once(once, followee, home, plan, tells=True)
         except Conflict as error:
             raise Conflict(error.code, f"A user follows at most {most} others.") from None
         return outcome.told == b"\x01" if outcome.told is not None else outcome.decided[0] == b"1"
@@ -257,31 +261,31 @@ class RedisStore:
     async def _follows(self, which: str, user: UserId, below: UserId | None, limit: int) -> list[UserId]:
         if limit <= 0:
             return []
-        found = await asked(self._shards.of(user), "follows", which, user, below or b"", limit)
+        found = await self._shards.of(user).call("follows", which, user, below or b"", limit)
         return [UserId(one) for one in found]
 
     async def has_followers(self, user: UserId, least: int) -> bool:
         return (await self.user_counts(user)).followers >= least
 
     async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
-        return [UserId(one) for one in await asked(self._shards.of(user), "unfollowed", user, since)]
+        return [UserId(one) for one in await self._shards.of(user).call("unfollowed", user, since)]
 
     # --- tweets ------------------------------------------------------------------------------------------------------
 
     async def add_tweet(
         self, tweet: TweetRecord, most_depth: int, once: Once | None = None, promise: Promise | None = None
     ) -> Written:
-        async def plan(made: bytes, is_begun: bool) -> Sequence[Operation]:
+        async def plan(made: bytes, is_decided: bool) -> Sequence[Operation]:
             nonlocal tweet, promise
             if promise is not None and promise.subject == tweet.id != made:
                 promise = replace(promise, subject=made)  # the first attempt's tweet it is
             tweet = msgspec.structs.replace(tweet, id=TweetId(made))
-            tweet = await self._in_chain(tweet, None if is_begun else most_depth)
+            tweet = await self._in_chain(tweet, None if is_decided else most_depth)
             await self._shards.house([(tweet.id, tweet.author)])
             put = (tweet.id, tweet.author, value_of(tweet), 1)
             return self._promising([Operation(self._shards.of(tweet.author), "put_tweet", put)], promise)
 
-        outcome = await self._writing.write_once(once, tweet.id, plan)
+        outcome = await self._writing.write_once(once, tweet.id, self._shards.of(tweet.author), plan)
         if outcome.told is not None:
             first = TweetId(outcome.made)
             return Written((await self.tweets([first]))[first], owes_count=True, repeated=True)
@@ -292,7 +296,7 @@ class RedisStore:
         if tweet.retweet is None:
             return msgspec.structs.replace(tweet, root=None, depth=0)
         home = await self._shards.of_tweet(tweet.retweet)
-        found = await asked(home, "parent", tweet.retweet) if home else None
+        found = await home.call("parent", tweet.retweet) if home else None
         if found is None:
             raise unknown_tweet()
         parent = tweet_of(tweet.retweet, found[0])
@@ -321,7 +325,7 @@ class RedisStore:
         found: dict[TweetId, TweetRecord] = {}
 
         async def read(shard: Shard, some: Sequence[TweetId]) -> None:
-            values = zip(some, await asked(shard, "tweets", *some), strict=True)
+            values = zip(some, await shard.call("tweets", *some), strict=True)
             found.update((tweet, tweet_of(tweet, value)) for tweet, value in values if value is not None)
 
         await all_of(read(*batch) for batch in batches(await self._shards.of_tweets(ids)))
@@ -335,7 +339,7 @@ class RedisStore:
 
         async def read(shard: Shard, some: Sequence[int]) -> None:
             asking = [part for at in some for part in (wanted[at][0], wanted[at][1] or b"")]
-            for at, found in zip(some, await asked(shard, "tails", limit, *asking), strict=True):
+            for at, found in zip(some, await shard.call("tails", limit, *asking), strict=True):
                 tails[at] = [entry(TweetId(tweet), wanted[at][0]) for tweet in found]
 
         await all_of(
@@ -349,6 +353,9 @@ class RedisStore:
         home = await self._shards.of_tweet(tweet)
         if home is None:
             raise unknown_tweet()
+        return await self._delete_tweet(home, tweet, promise)
+
+    async def _delete_tweet(self, home: Shard, tweet: TweetId, promise: Promise | None) -> Written:
         changed, value = await self._write(Operation(home, "delete_tweet", (tweet,)), promise=promise)
         return Written(tweet_of(tweet, value), owes_count=True, repeated=changed == b"0")
 
@@ -362,7 +369,7 @@ class RedisStore:
         return (await self._write(change))[0] == b"1"
 
     async def fanout_changes(self) -> Sequence[FanoutChange]:
-        found = await all_of(asked(shard, "moving") for shard in self._shards.all)
+        found = await all_of(shard.call("moving") for shard in self._shards.all)
         return [
             FanoutChange(UserId(rows[at]), FanoutState(int(rows[at + 1])), int(rows[at + 2]))
             for rows in found
@@ -374,7 +381,8 @@ class RedisStore:
     async def promises(self, before: int, after: bytes, limit: int) -> Sequence[Promise]:
         if not after:
             await self._writing.sweep(before)
-        found = await all_of(self._listed("pending", after, b"(" + id_at(before, bytes(10)), limit))
+        asking = self._listed("pending", after, b"(" + id_at(before, bytes(10)), limit)
+        found = await self._most(asking)
         for shard, members in zip(self._shards.all, found, strict=True):
             for member in members:
                 self._remember(member[:ID_BYTES], shard)
@@ -386,29 +394,31 @@ class RedisStore:
             known = self._promised.pop(promise, None)
             for shard in (known,) if known else self._shards.all:
                 groups[shard].append(promise)
-        await all_of(asked(shard, "fulfil", *some) for shard, some in batches(groups))
+        await all_of(shard.call("fulfil", *some) for shard, some in batches(groups))
 
     async def note_counted(self, counted: Sequence[Promise]) -> None:
         members = self._shards.grouped([one.id for one in counted])
         by_id = {one.id: member_of(one) for one in counted}
-        await all_of(asked(shard, "note_counted", *[by_id[one] for one in some]) for shard, some in batches(members))
+        await all_of(shard.call("note_counted", *[by_id[one] for one in some]) for shard, some in batches(members))
 
     async def counted(self, since: int, after: bytes, limit: int) -> Sequence[Promise]:
-        found = await all_of(self._listed("counted", max(after, millis(since)), b"+", limit))
+        found = await all_of(self._listed("counted", after, b"+", limit, since=millis(since)))
         return [promise_of(member) for member in islice(merge(*found), limit)]
 
     async def told_run(self) -> ToldRun | None:
-        found = await asked(self._shards.first, "get", "told_run")
+        found = await self._shards.first.call("get", "told_run")
         return msgspec.msgpack.decode(found, type=ToldRun) if found else None
 
     async def note_told_run(self, told: ToldRun) -> None:
         async with self._writing.bounded():
-            await asked(self._shards.first, "set", "told_run", msgspec.msgpack.encode(told))
+            await self._shards.first.call("set", "told_run", msgspec.msgpack.encode(told))
 
-    def _listed(self, key: str, after: bytes, to: bytes, limit: int) -> Iterable[Awaitable[list[bytes]]]:
-        """Members behind an id, up to a bound of ZRANGEBYLEX, of each shard."""
-        behind = b"(" + after + b"\xff" if after else b"-"
-        return [asked(shard, "listed", key, behind, to, limit) for shard in self._shards.all]
+    def _listed(
+        self, key: str, after: bytes, to: bytes, limit: int, since: bytes = b""
+    ) -> Iterable[Awaitable[list[bytes]]]:
+        """Members behind an id and not before a time, up to a bound of ZRANGEBYLEX, of each shard."""
+        from_ = max(b"(" + after + b"\xff" if after else b"-", b"[" + since, key=lambda bound: bound[1:])
+        return [shard.call("listed", key, from_, to, limit) for shard in self._shards.all]
 
     def _promising(self, operations: list[Operation], promise: Promise | None) -> list[Operation]:
         """The same with a promise, which is put on the list where the first of them is decided."""
@@ -429,12 +439,12 @@ class RedisStore:
     # --- the epochs of caches ----------------------------------------------------------------------------------------
 
     async def epochs(self) -> Mapping[str, int]:
-        found = await asked(self._shards.first, "epochs")
+        found = await self._shards.first.call("epochs")
         return {found[at].decode(): int(found[at + 1]) for at in range(0, len(found), 2)}
 
     async def raise_epoch(self, server: str, at: int) -> int:
         async with self._writing.bounded():
-            return int(await asked(self._shards.first, "raise_epoch", server, at))
+            return int(await self._shards.first.call("raise_epoch", server, at))
 
     # --- all of it ---------------------------------------------------------------------------------------------------
 
@@ -447,26 +457,26 @@ class RedisStore:
     async def adopt_secret(self, secret: bytes) -> None:
         if await self.secret() == secret:
             return
-        if any(await all_of(asked(shard, "names", "", 1) for shard in self._shards.all)):
+        if any(await all_of(shard.call("names", "", 1) for shard in self._shards.all)):
             raise not_the_same()
         async with self._writing.bounded():
-            await asked(self._shards.first, "set", "secret", secret)
+            await self._shards.first.call("set", "secret", secret)
 
     # --- the store itself --------------------------------------------------------------------------------------------
 
     async def secret(self) -> bytes:
-        secret: bytes = await asked(self._shards.first, "set_first", "secret", self._clock.random(32))
+        secret: bytes = await self._shards.first.call("set_first", "secret", self._clock.random(32))
         return secret
 
     async def check(self) -> None:
         async with self._writing.bounded():
-            await all_of(asked(shard, "probe", self._clock.random(8)) for shard in self._shards.all)
+            await self._most([shard.call("probe", self._clock.random(8)) for shard in self._shards.all])
 
     async def tidy(self, now: int) -> None:
         kept = (KEPT_MILLIS - 1, UNFOLLOWS_KEPT_MILLIS, COUNTED_KEPT_MILLIS)
         before = [millis(now - many) for many in kept]
         for shard in self._shards.all:
-            while int(await asked(shard, "tidy", *before, _TIDIED_AT_ONCE)) >= _TIDIED_AT_ONCE:
+            while int(await shard.call("tidy", *before, _TIDIED_AT_ONCE)) >= _TIDIED_AT_ONCE:
                 pass  # in short steps: what people write goes between them
 
     async def close(self) -> None:
@@ -474,6 +484,15 @@ class RedisStore:
         for shard in self._shards.all:
             shard.close()
         await self._client.close()
+
+    @staticmethod
+    async def _most(asking: Iterable[Awaitable[T | None]]) -> list[T | Sequence[bytes]]:
+        """What shards answer, nothing for those that are away just now, as long as most are there."""
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if 2 * len(failures) >= len(answers):
+            raise failures[0]
+        return [[] if isinstance(answer, BaseException) or answer is None else answer for answer in answers]
 
     async def _require_live(self, user: UserId) -> None:
         known = (await self.users([user])).get(user)

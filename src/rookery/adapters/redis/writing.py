@@ -5,32 +5,51 @@ writes does it and takes the note off; if he dies before, a sweep does it. So a 
 """
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
 
-from redis.exceptions import ResponseError
-
-from rookery.adapters.redis.calling import Shard, all_of
+from rookery.adapters.redis.calling import Library, Shard, all_of
 from rookery.adapters.redis.rows import millis
+from rookery.adapters.redis.shards import Shards
 from rookery.domain.errors import Conflict, Failure, Unavailable, unknown_tweet, unknown_user
 from rookery.domain.idempotency import KEPT_MILLIS, Once, reused
-from rookery.domain.ids import id_at
+from rookery.domain.ids import ZERO, id_at
 from rookery.ports.clock import Clock
 
-_SWEPT_AT_ONCE = 100
+_log = logging.getLogger(__name__)
 
-REFUSED = "REFUSED"
-"""What functions say when something can't be done as things stand."""
-_REFUSALS: dict[str, Callable[[], Failure]] = {
-    "name_taken": lambda: Conflict("name_taken", "This name is taken."),
-    "too_many_followees": lambda: Conflict("too_many_followees", "A user can't follow more others."),
-    "unknown_user": unknown_user,
-    "unknown_tweet": unknown_tweet,
-    "idempotency_key_reused": reused,
-}
+_SWEPT_AT_ONCE = 100
+_CLAIMS = 3
+"""How often a key is claimed again that somebody else gave up meanwhile."""
+
+
+class Released(Exception):
+    """Somebody else, who was refused, gave the claim of a key up."""
+
+
+def unavailable(error: Exception | None = None) -> Unavailable:
+    """What is told when Redis can't do it now."""
+    made = Unavailable("store_unavailable", "The store can't be read or written now.")
+    made.__cause__ = error
+    return made
+
+
+LIBRARY = Library(
+    "store",
+    1,
+    {
+        "name_taken": lambda: Conflict("name_taken", "This name is taken."),
+        "too_many_followees": lambda: Conflict("too_many_followees", "A user can't follow more others."),
+        "unknown_user": unknown_user,
+        "unknown_tweet": unknown_tweet,
+        "idempotency_key_reused": reused,
+        "released": Released,
+    },
+    unavailable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +77,15 @@ class Outcome:
 
 
 Plan = Callable[[bytes, bool], Awaitable[Sequence[Operation]]]
-"""The operations of a write that makes this id, the one that decides first; True if it was begun before."""
-
-
-def unavailable(error: Exception | None = None) -> Unavailable:
-    """What is told when Redis can't do it now."""
-    made = Unavailable("store_unavailable", "The store can't be read or written now.")
-    made.__cause__ = error
-    return made
+"""The operations of a write that makes this id, the one that decides first; True if that was decided before."""
 
 
 class Writing:
     """Writes to these shards. `seconds` bounds each write."""
 
-    def __init__(self, shards: Sequence[Shard], clock: Clock, seconds: float) -> None:
+    def __init__(self, shards: Shards, clock: Clock, seconds: float) -> None:
         self._shards = shards
-        self._by_base = {shard.base: shard for shard in shards}
+        self._by_base = {shard.base: shard for shard in shards.all}
         self._clock = clock
         self._seconds = seconds
         self._behind: set[asyncio.Task[None]] = set()
@@ -91,14 +103,22 @@ class Writing:
         async with self.bounded():
             return (await self._write([first, *then]))[0]
 
-    async def write_once(self, once: Once | None, made: bytes, plan: Plan, *, tells: bool = False) -> Outcome:
-        """The same, but once for a key. With `tells` whether it was decided so is told to whoever asks again, too."""
+    async def write_once(
+        self, once: Once | None, made: bytes, home: Shard, plan: Plan, *, tells: bool = False
+    ) -> Outcome:
+        """The same, but once for a key, where it is `home` that decides.
+
+        With `tells` whether it was decided so is told to whoever asks again, too.
+        """
         async with self.bounded():
             if once is None:
                 return Outcome((await self._write(await plan(made, False)))[0], made)
-            if len(self._shards) == 1:
+            if len(self._shards.all) == 1:
                 return await self._write_recorded(once, made, plan, tells=tells)
-            return await self._write_claimed(once, made, plan, tells=tells)
+            for _ in range(_CLAIMS):
+                with suppress(Released):
+                    return await self._write_claimed(once, made, home, plan, tells=tells)
+            raise unavailable()
 
     async def _write_recorded(self, once: Once, made: bytes, plan: Plan, *, tells: bool) -> Outcome:
         """With the key in the same shard as all else, and so in the same step."""
@@ -111,35 +131,36 @@ class Writing:
                 return Outcome(decided, made)
         return Outcome([], row[0], row[2])
 
-    async def _write_claimed(self, once: Once, made: bytes, plan: Plan, *, tells: bool) -> Outcome:
+    async def _write_claimed(self, once: Once, made: bytes, home: Shard, plan: Plan, *, tells: bool) -> Outcome:
         """With the key in a shard of its own: it is claimed first, for an id that whoever asks again makes too."""
-        shard = self._shard_of_key(once)
-        arguments = (once.key, once.digest, _since(once), millis(once.at), made)
-        first_made, state, told, at = await asked(shard, "claim", *arguments)
+        shard = self._shards.of_key(once.key)
+        row = (once.key, once.digest, _since(once), millis(once.at), made, self._clock.random(16))
+        first_made, state, told = await shard.call_and_copy("claim", *row)
         if state == b"D":
             return Outcome([], first_made, told)
+        claim = told
         try:
-            operations = await plan(first_made, first_made != made)
-            note = self._note(once, first_made, tells=tells)
-            decided, _ = await self._write([*operations, note], key=once.key + at)
+            is_decided = state == b"C" and await home.call("is_begun", claim) == 1
+            operations = await plan(first_made, is_decided)
+            decided, _ = await self._write([*operations, self._note(once, first_made, tells=tells)], key=claim)
         except Unavailable:
             raise
         except Failure:
-            await asked(shard, "release", once.key, first_made)
+            if await home.call_and_copy("refuse", claim):  # so that nobody who holds this claim goes on with it
+                await shard.call_and_copy("release", once.key, claim)
             raise
         return Outcome(decided, first_made)
 
     async def row_of(self, once: Once) -> Sequence[bytes] | None:
         """What a key's write made, its state (C while it is begun, D when done) and what was told; None if none was."""
-        row: Sequence[bytes] | None = await asked(
-            self._shard_of_key(once), "recall", once.key, once.digest, _since(once)
-        )
+        shard = self._shards.of_key(once.key)
+        row: Sequence[bytes] | None = await shard.call("recall", once.key, once.digest, _since(once))
         return row
 
     async def sweep(self, before: int) -> None:
-        """Do what is owed by writes that were decided before a time (milliseconds since 1970)."""
-        if len(self._shards) > 1:
-            await all_of(self._sweep(shard, id_at(before, bytes(10))) for shard in self._shards)
+        """Do what is owed by writes that were decided before a time (milliseconds since 1970), where it can be done."""
+        if len(self._shards.all) > 1:
+            await asyncio.gather(*(self._sweep(shard, id_at(before, bytes(10))) for shard in self._shards.all))
 
     async def close(self) -> None:
         """Refuse new writes, and wait for those that are under way."""
@@ -170,7 +191,7 @@ class Writing:
         entry = id_at(self._clock.now(), self._clock.random(10))
         shard = operations[0].shard
         parts = [part for operation in operations for part in operation.parts()]
-        answer = await asked(shard, "write", entry, key, digest, since, len(operations), *parts)
+        answer = await shard.call_and_copy("write", entry, key, digest, since, len(operations), *parts)
         decided, owed = answer[:2]
         if owed:
             await self._follow_up([one for one in operations if one.shard is not shard], decided)
@@ -189,7 +210,7 @@ class Writing:
 
         async def call(shard: Shard, some: Sequence[Operation]) -> None:
             flat = [part for operation in some for part in operation.parts()]
-            await asked(shard, "follow_up", len(decided), *decided, len(some), *flat)
+            await shard.call_and_copy("follow_up", len(decided), *decided, len(some), *flat)
 
         await all_of(call(shard, some) for shard, some in parts.items())
 
@@ -198,46 +219,35 @@ class Writing:
 
         async def pay() -> None:
             with suppress(Unavailable):
-                await asked(shard, "paid", entry)
+                await shard.call("paid", entry)
 
         task = asyncio.create_task(pay())
         self._behind.add(task)
         task.add_done_callback(self._behind.discard)
 
     async def _sweep(self, shard: Shard, before: bytes) -> None:
+        after = ZERO
         while True:
-            found = await asked(shard, "owed", before, _SWEPT_AT_ONCE)
+            try:
+                found = await shard.call("owed", after, before, _SWEPT_AT_ONCE)
+            except Unavailable:
+                return
             for entry, decided, owed in found:
+                after = entry
                 operations = [
                     Operation(self._by_base[base], name.decode(), tuple(arguments)) for base, name, *arguments in owed
                 ]
-                await self._follow_up(operations, decided)
-                await asked(shard, "paid", entry)
+                try:
+                    await self._follow_up(operations, decided)
+                    await shard.call("paid", entry)
+                except Exception as error:  # noqa: BLE001 - one that can't be done must not keep the others
+                    _log.warning("what a write owes could not be done yet: %s", error)
             if len(found) < _SWEPT_AT_ONCE:
                 return
 
     def _note(self, once: Once, made: bytes, *, tells: bool) -> Operation:
         arguments = (once.key, once.digest, millis(once.at), made, int(tells))
-        return Operation(self._shard_of_key(once), "note_key", arguments)
-
-    def _shard_of_key(self, once: Once) -> Shard:
-        return self._shards[once.key[0] % len(self._shards)]
-
-
-async def asked(shard: Shard, function: str, *arguments: Any) -> Any:
-    """What a function of `store.lua` answers.
-
-    Raises:
-        Failure: what it refused.
-    """
-    try:
-        return await shard.call(f"rookery_store_{function}", *arguments)
-    except ResponseError as error:
-        _refuse(error)
-
-
-def _refuse(error: ResponseError) -> NoReturn:
-    raise _REFUSALS[str(error).split()[1]]() from None
+        return Operation(self._shards.of_key(once.key), "note_key", arguments)
 
 
 def _since(once: Once) -> int:
