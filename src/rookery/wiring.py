@@ -203,7 +203,8 @@ def _redis_access(settings: Settings, part: Literal["store", "ranking"], servers
 def _open_ranking(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
     from rookery.adapters.redis import RedisRanking
 
-    ranking = RedisRanking(_redis_access(settings, "ranking", settings.ranking_servers), clock)
+    access = _redis_access(settings, "ranking", settings.ranking_servers)
+    ranking = RedisRanking(access, clock, prefix=settings.ranking_keyspace)
     stack.push_async_callback(ranking.close)
     return ranking
 

@@ -198,6 +198,19 @@ async def test_a_replay_is_answered_whatever_happened_since(store: Store, given:
     assert await store.follow(ada.id, bob.id, NOON, 1, once("follow"))
 
 
+async def test_what_is_refused_is_refused_however_many_ask_at_once(store: Store, given: Given) -> None:
+    ada = await given.user()
+    original = await given.post(ada)
+    await store.delete_tweet(original.id)
+    for turn in range(5):
+        asked = [store.add_tweet(given.draft(ada, original), MOST, once(f"retweet {turn}")) for _ in range(4)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [getattr(answer, "code", answer) for answer in answers] == ["deleted_tweet"] * 4
+    assert (await store.user_counts(ada.id)).tweets == 0
+    written = await store.add_tweet(given.draft(ada), MOST, once("retweet 0"))
+    assert not written.repeated, "the key is free"
+
+
 async def test_a_refused_write_records_nothing(store: Store, given: Given) -> None:
     ada, bob, gone = await given.user("ada"), await given.user("bob"), await given.user("gone")
     await given.follow(ada, bob)

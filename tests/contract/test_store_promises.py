@@ -7,7 +7,7 @@ import pytest
 
 from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Conflict, NotFound
-from rookery.domain.ids import TweetId, UserId, id_at
+from rookery.domain.ids import TweetId, UserId, id_at, millis_of
 from rookery.domain.promises import Promise, ToldRun, Work
 from rookery.domain.users import UserRecord
 from rookery.ports.store import Store
@@ -148,5 +148,7 @@ async def test_what_was_counted_is_told_from_a_time_on(open_store: OpenStore, tm
             found += page
         assert found == want
         assert await store.counted(now - 450, b"", 100) == want[-5:]
+        assert await store.counted(millis_of(want[-5].id), b"", 100) == want[-5:], "its own millisecond too"
+        assert await store.counted(millis_of(want[-5].id) + 1, b"", 100) == want[-4:]
         await store.tidy(now + 24 * HOUR)
         assert await store.counted(now - HOUR, b"", 100) == want, "they are kept for a day at least"

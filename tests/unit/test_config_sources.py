@@ -38,6 +38,7 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     "cache.bytes": [("0", 0, 0), ("64MB", "64MB", 64_000_000), ("1 GiB", "1 GiB", 2**30)],
     "ranking": [("sqlite", "sqlite", "sqlite"), ("redis", "redis", "redis")],
     "ranking.servers": [("r:6379", ["r:6379"], ("r:6379",)), ("r:1,s:2", ["r:1", "s:2"], ("r:1", "s:2"))],
+    "ranking.keyspace": [("rookery", "rookery", "rookery"), ("r2_d2", "r2_d2", "r2_d2")],
     "ranking.user": [("", "", "")],
     "ranking.password": [("", "", ""), ("secret", "secret", "secret")],
     "ranking.tls_authority": [("/etc/ca.pem", "/etc/ca.pem", "/etc/ca.pem")],

@@ -174,6 +174,9 @@ class Settings:
         "127.0.0.1:6379",
         "The Redis that counts; or nodes of one Redis Cluster, which tell of the others.",
     )
+    ranking_keyspace: str = _setting(
+        "ranking.keyspace", KEYSPACE, "rookery", "What all keys of the ranking begin with in Redis."
+    )
     ranking_user: str = _setting("ranking.user", TEXT, "", "Who Rookery is to that Redis, where it asks.")
     ranking_password: str = _setting("ranking.password", TEXT, "", "The password for that.", is_secret=True)
     ranking_tls_authority: str = _setting(

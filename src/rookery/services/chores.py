@@ -85,6 +85,9 @@ class Chores:
                     await self.purge_user(user)
                 except Unavailable:
                     waiting.add(user)
+                except Exception:  # noqa: BLE001 - one must not keep the others
+                    _log.exception("the rows of a deleted user can't be taken away")
+                    waiting.add(user)
         if waiting:
             _log.warning("the rows of %d deleted users wait for the store", len(waiting))
 

@@ -89,8 +89,11 @@ def damage_on_cluster(folder: Path, damages: Sequence[Damage]) -> None:
 
 def _damage_in(connection: Any, base: bytes, damages: Sequence[Damage]) -> None:
     generation = connection.hget(base + b"meta", "gen") or b"0"
-    for damage in damages:
-        _damage(connection, base + generation + b":", damage)
+    prefix = base + generation + b":"
+    rows = connection.hmget(prefix + b"l", [damage.tweet for damage in damages]) if damages else []
+    for damage, row in zip(damages, rows, strict=True):
+        if row is not None:  # else it is not of this shard
+            _damage(connection, prefix, damage)
 
 
 def _damage(connection: Any, prefix: bytes, damage: Damage) -> None:

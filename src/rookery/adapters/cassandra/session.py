@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -70,7 +70,7 @@ class Access:
     datacenter: str = ""
     """The one whose nodes are asked; "" where there is one only."""
     user: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     authority: Path | None = None
     certificate: Path | None = None
     key: Path | None = None

@@ -76,7 +76,9 @@ class Shards:
     async def _search(shard: Shard, tweets: Sequence[TweetId], found: Mapping[Shard, list[TweetId]]) -> None:
         """Look for tweets where they may lie: of one of them a failover may have lost where."""
         values = await shard.call("tweets", *tweets)
-        found[shard].extend(tweet for tweet, value in zip(tweets, values, strict=True) if value is not None)
+        for tweet, value in zip(tweets, values, strict=True):
+            if value is not None:
+                found[shard].append(tweet)
 
     async def house(self, tweets: Sequence[tuple[TweetId, UserId]]) -> None:
         """Note where tweets are to lie: with their authors. A tweet that is there already stays where it is."""

@@ -118,8 +118,9 @@ end
 -- user -> whether nothing of him was left but his handle
 function ops.purged(base, args)
     local user = args[1]
-    local left = redis.call('EXISTS', base .. 'live:' .. user, base .. 'following:' .. user, base .. 'followers:' .. user)
-    if left > 0 then return {'0'} end
+    for _, kind in ipairs({'live:', 'following:', 'followers:'}) do
+        if redis.call('EXISTS', base .. kind .. user) == 1 then return {'0'} end
+    end
     redis.call('HSET', base .. 'user:' .. user, 'd', '')
     redis.call('ZREM', base .. 'to_purge', user)
     return {'1'}
