@@ -1,16 +1,17 @@
-"""`rookery copy` between SQLite and Cassandra: all of it, resumed after a kill, and compared."""
+"""`rookery copy` between stores: all of it, resumed after a kill, and compared."""
 
 import os
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from rookery.client import Client
-from tests.contract.adapters import cassandra
+from tests.contract.adapters import cassandra, redis
 from tests.serving import Server
 from tests.system.commands import database, rookery
 from tests.system.worlds import generated_world
@@ -26,13 +27,30 @@ def on_sqlite(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.fixture
-def on_cassandra(tmp_path: Path) -> Path:
-    keyspace = f"copy_{os.urandom(4).hex()}"
-    lines = f'[store]\nkind = "cassandra"\nservers = ["{cassandra.server().address}"]\nkeyspace = "{keyspace}"\n'
-    file = settings(tmp_path, "cassandra", lines)
+def on_cassandra(folder: Path) -> Path:
+    file = settings(folder, "elsewhere", store_lines("cassandra", [cassandra.server().address]))
     apply_schema(["--config", str(file), "--store-replication", "1"])
     return file
+
+
+def on_redis(folder: Path) -> Path:
+    return settings(folder, "elsewhere", store_lines("redis", redis.redis_access("redis").servers))
+
+
+def on_redis_cluster(folder: Path) -> Path:
+    return settings(folder, "elsewhere", store_lines("redis", redis.redis_access("redis-cluster").servers))
+
+
+def store_lines(kind: str, servers: Sequence[str]) -> str:
+    keyspace = f"copy_{os.urandom(4).hex()}"
+    return f'[store]\nkind = "{kind}"\nservers = {list(servers)}\nkeyspace = "{keyspace}"\n'
+
+
+@pytest.fixture(params=[on_cassandra, on_redis, on_redis_cluster], ids=["cassandra", "redis", "redis-cluster"])
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The settings of an empty store that is a server."""
+    made: Callable[[Path], Path] = request.param
+    return made(tmp_path)
 
 
 def settings(folder: Path, name: str, lines: str = "") -> Path:
@@ -61,12 +79,12 @@ async def live(data: Path) -> None:
         server.stop()
 
 
-async def test_all_of_it_goes_to_cassandra_and_back(on_sqlite: Path, on_cassandra: Path, tmp_path: Path) -> None:
+async def test_all_of_it_goes_there_and_back(on_sqlite: Path, elsewhere: Path, tmp_path: Path) -> None:
     await live(tmp_path / "sqlite")
-    assert "rows are copied" in copy(on_sqlite, on_cassandra).stdout
-    assert "hold the same" in copy(on_sqlite, on_cassandra, "--verify").stdout
+    assert "rows are copied" in copy(on_sqlite, elsewhere).stdout
+    assert "hold the same" in copy(on_sqlite, elsewhere, "--verify").stdout
     back = settings(tmp_path, "back")
-    copy(on_cassandra, back)
+    copy(elsewhere, back)
     assert "hold the same" in copy(on_sqlite, back, "--verify").stdout
     answers = []
     for data in ("sqlite", "back"):
@@ -82,9 +100,9 @@ async def test_all_of_it_goes_to_cassandra_and_back(on_sqlite: Path, on_cassandr
     assert answers[0][0][0].count_retweet
 
 
-def test_a_copy_that_was_killed_goes_on_where_it_was(on_sqlite: Path, on_cassandra: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rookery", "copy", "--from", str(on_sqlite), "--to", str(on_cassandra)]
-    folder = tmp_path / "cassandra"
+def test_a_copy_that_was_killed_goes_on_where_it_was(on_sqlite: Path, elsewhere: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rookery", "copy", "--from", str(on_sqlite), "--to", str(elsewhere)]
+    folder = tmp_path / "elsewhere"
 
     def noted() -> bytes:
         return b"".join(file.read_bytes() for file in folder.glob("copying-*.json"))
@@ -98,11 +116,11 @@ def test_a_copy_that_was_killed_goes_on_where_it_was(on_sqlite: Path, on_cassand
         begun.kill()
     other = settings(tmp_path, "other")
     rookery("user", "add", "ada", "--config", str(other))
-    assert "not_the_same" in copy(other, on_cassandra, status=1).stderr, "which does not end the other's copy"
-    copied = copy(on_sqlite, on_cassandra).stdout
+    assert "not_the_same" in copy(other, elsewhere, status=1).stderr, "which does not end the other's copy"
+    copied = copy(on_sqlite, elsewhere).stdout
     assert int(copied.split()[0].replace(",", "")) < 120 + 1_500, "it began again"
     assert b"users" not in noted()
-    assert "hold the same" in copy(on_sqlite, on_cassandra, "--verify").stdout
+    assert "hold the same" in copy(on_sqlite, elsewhere, "--verify").stdout
 
 
 def test_a_finished_copy_is_not_copied_over(on_sqlite: Path, tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
 """Counts along chains: long ones, contended ones, retried ones."""
 
 import asyncio
+import os
+import random
 from pathlib import Path
 
+import pytest
+
 from rookery.client import Client
+from tests.contract.adapters.redis import REDIS, redis_access
 from tests.serving import running_server
 from tests.system.commands import rookery
 from tests.system.test_real_input import each
@@ -29,24 +34,43 @@ async def test_a_chain_of_a_thousand_counts_right_at_every_link(tmp_path: Path) 
             assert again == [*range(400), None, *(count - 1 for count in range(401, CHAIN + 1))]
 
 
-async def test_many_clients_on_one_chain_lose_and_double_nothing(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
+@pytest.mark.parametrize("kind", ["embedded", *REDIS, "redis-store"])
+async def test_many_clients_on_the_end_of_a_long_chain_lose_and_double_nothing(tmp_path: Path, kind: str) -> None:
+    """Each asks once or more for one retweet of the 999th link."""
+    chance = random.Random(CLIENTS)
+    with running_server(tmp_path, *flags_of(kind)) as server:
         async with Client(server.url) as client:
-            root = await client.post("ada", "first")
-            middle = await client.retweet("ada", root.id)
-            last = await client.retweet("ada", middle.id)
+            last = await client.post("ada", "first")
+            for _ in range(CHAIN - 2):
+                last = await client.retweet("ada", last.id)
 
-            async def retweet_and_retry(number: int) -> None:
-                key = f"retweet {number}"
-                first = await client.retweet(f"user{number}", last.id, idempotency_key=key)
-                again = await client.retweet(f"user{number}", last.id, idempotency_key=key)
-                assert again == first
+            async def retweet(number: int) -> None:
+                asked = [
+                    client.retweet(f"user{number}", last.id, idempotency_key=f"retweet {number}")
+                    for _ in range(chance.choice([1, 1, 2, 3]))
+                ]
+                assert len({tweet.id for tweet in await asyncio.gather(*asked)}) == 1
 
-            await asyncio.gather(*(retweet_and_retry(number) for number in range(CLIENTS)))
+            await asyncio.gather(*map(retweet, range(CLIENTS)))
+            async with asyncio.timeout(30):  # counted within a second, on a machine that does nothing else
+                while (await client.tweet(last.id)).count_retweet != CLIENTS:
+                    await asyncio.sleep(0.05)
             counts = [link.count_retweet async for link in client.chain(last.id)]
-            assert counts == [CLIENTS, CLIENTS + 1, CLIENTS + 2]
-        recount = rookery("recount", "--data", str(server.data))
-        assert recount.stdout.startswith(f"{CLIENTS + 3} tweets, 0 were wrong")
+            assert counts == list(range(CLIENTS, CLIENTS + CHAIN - 1))
+        recount = rookery("recount", "--data", str(server.data), *server.flags)
+        assert recount.stdout.startswith(f"{CLIENTS + CHAIN - 1:,} tweets, 0 were wrong")
+
+
+def flags_of(kind: str) -> list[str]:
+    """A server with these parts, and nobody else's tweets."""
+    if kind == "embedded":
+        return []
+    servers = ",".join(redis_access("redis" if kind == "redis-store" else kind).servers)
+    keyspace = f"counts_{os.urandom(4).hex()}"
+    flags = ["--ranking", "redis", "--ranking-servers", servers, "--ranking-keyspace", keyspace]
+    if kind == "redis-store":
+        flags += ["--store", "redis", "--store-servers", servers, "--store-keyspace", keyspace]
+    return flags
 
 
 async def test_a_replay_at_the_same_moment_counts_once(tmp_path: Path) -> None:
