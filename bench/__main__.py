@@ -21,6 +21,8 @@ NAMES = (
     "memcached",
     "cassandra",
     "redis",
+    "redis_ranking",
+    "redis_store",
     "cluster",
     "posts",
     "memory",

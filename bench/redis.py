@@ -48,21 +48,20 @@ def run(plan: Plan) -> list[Table]:
 
 def _operations(plan: Plan, runner: asyncio.Runner, ranking: RedisRanking, driver: Any) -> Table:
     clock, count = SystemClock(), plan.pick(4_000, 500)
-    chain = _chain(clock, CHAIN)
-    single = _chain(clock, 1)[0]
+    ten, single = chain_of(clock, CHAIN), chain_of(clock, 1)[0]
 
     async def set_up() -> None:
-        for link in (*chain, single):
+        for link in (*ten, single):
             await ranking.add(link)
         await driver.hset("bench:hash", mapping={str(number): number for number in range(TOP)})
         await driver.zadd("bench:top", {str(number): number for number in range(1_000)})
 
     runner.run(set_up())
-    places, fields = [(link.id, link.root) for link in chain], [str(number) for number in range(TOP)]
+    places, fields = [(link.id, link.root) for link in ten], [str(number) for number in range(TOP)]
     operations: dict[str, Operation] = {
         "bare driver: HINCRBY": lambda: driver.hincrby("bench:hash", "counted", 1),
-        "ranking: add a retweet, chain of 1": lambda: ranking.add(_below(clock, single)),
-        f"ranking: add a retweet, chain of {CHAIN}": lambda: ranking.add(_below(clock, chain[-1])),
+        "ranking: add a retweet, chain of 1": lambda: ranking.add(below(clock, single)),
+        f"ranking: add a retweet, chain of {CHAIN}": lambda: ranking.add(below(clock, ten[-1])),
         "bare driver: HMGET of ten": lambda: driver.hmget("bench:hash", fields),
         "ranking: counts of ten": lambda: ranking.counts(places),
         "bare driver: ZREVRANGE of ten": lambda: driver.zrevrange("bench:top", 0, TOP - 1, withscores=True),
@@ -85,13 +84,15 @@ def _operations(plan: Plan, runner: asyncio.Runner, ranking: RedisRanking, drive
     return Table("Operations", ["what", "client CPU", "quartiles", "operations/s"], rows)
 
 
-def _chain(clock: SystemClock, length: int) -> list[Link]:
+def chain_of(clock: SystemClock, length: int) -> list[Link]:
+    """A tweet, a retweet of it, a retweet of that, and so on."""
     root = clock.new_tweet_id()
     links = [Link(root, None, root, 0, 0, live=True)]
     while len(links) < length:
-        links.append(_below(clock, links[-1]))
+        links.append(below(clock, links[-1]))
     return links
 
 
-def _below(clock: SystemClock, link: Link) -> Link:
+def below(clock: SystemClock, link: Link) -> Link:
+    """A retweet."""
     return Link(clock.new_tweet_id(), link.id, link.root, link.depth + 1, 0, live=True)

@@ -1,5 +1,6 @@
 """Random histories of retweets and deletes, told in any order and more than once, end at the model's counts."""
 
+import asyncio
 import random
 import tempfile
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from rookery.ports.ranking import Ranked
 from tests.contract.chains import Chains, assert_agrees, counts_of, whole_top
 from tests.contract.effort import examples
 from tests.contract.places import RankingPlace
+
+AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +129,34 @@ async def test_each_step_changes_what_it_says_and_no_more(
                     assert await ranking.add(dead) == model.tell(link.id, State.GONE)
                 assert await counts_of(ranking, links) == [model.count(link.id) for link in links]
                 assert await ranking.top(len(links)) == model.top()
+
+
+@given(seed=st.integers())
+@examples(1)
+async def test_ten_thousand_retweets_and_deletes_end_at_the_models_counts(
+    ranking_place: RankingPlace, seed: int
+) -> None:
+    """Many at once, as of many clients: a tweet may be told before those above it, and be deleted before it is told."""
+    chance = random.Random(seed)
+    chains = Chains()
+    links = [chains.add(initial=chance.choice([0, 0, 5])) for _ in range(20)]
+    told = [*links]
+    for _ in range(10_000 - len(links)):
+        if chance.random() < 0.7:
+            parent = chance.choice(links[-50:]) if chance.random() < 0.5 else chance.choice(links)
+            links.append(chains.add(parent if parent.depth < 200 else links[0]))
+            told.append(links[-1])
+        else:
+            told.append(chains.delete(chance.choice(links)))
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with ranking_place.open(Path(folder)) as ranking:
+
+            async def tell(link: Link) -> None:
+                await (chains.tell(ranking, link) if link.live else chains.untell(ranking, link))
+
+            for start in range(0, len(told), AT_ONCE):
+                some = told[start : start + AT_ONCE]
+                chance.shuffle(some)
+                await asyncio.gather(*map(tell, some))
+            await assert_agrees(ranking, chains)

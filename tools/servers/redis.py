@@ -18,7 +18,7 @@ _NODE_TIMEOUT_MILLIS = 2_000
 class Redis(Process):
     """One Redis with AOF. It keeps port and data over its starts. With `bus_port` it may be part of a cluster.
 
-    With `tls`, which are its own settings for that, it takes TLS only.
+    With `tls`, which are its own settings for that, it takes TLS only. With a `file` it is configured as told there.
     """
 
     def __init__(
@@ -29,11 +29,13 @@ class Redis(Process):
         bus_port: int = 0,
         password: str = "",
         tls: Mapping[str, str] | None = None,
+        file: Path | None = None,
     ) -> None:
         super().__init__(folder)
         self.port = free_port()
         self._password = password
         self._tls = tls
+        self._file = file
         self._bus_port = bus_port
         self._fsync = fsync
 
@@ -49,15 +51,10 @@ class Redis(Process):
 
     def command(self) -> Sequence[str]:
         program = require("redis-server", "redis-server")
-        options = {
-            "bind": "127.0.0.1",
-            "port": str(self.port),
-            "dir": str(self.folder),
-            "appendonly": "yes",
-            "appendfsync": self._fsync,
-            "save": "",
-            "daemonize": "no",
-        }
+        where = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.folder), "daemonize": "no"}
+        if self._file is not None:
+            return [program, str(self._file), *_flags(where)]
+        options = where | {"appendonly": "yes", "appendfsync": self._fsync, "save": ""}
         if self._bus_port:
             options |= {
                 "cluster-enabled": "yes",
@@ -68,7 +65,7 @@ class Redis(Process):
             options["requirepass"] = self._password
         if self._tls is not None:
             options |= {"port": "0", "tls-port": str(self.port), **self._tls}
-        return [program, *(part for name, value in options.items() for part in (f"--{name}", value))]
+        return [program, *_flags(options)]
 
     def answers(self) -> bool:
         try:
@@ -79,6 +76,10 @@ class Redis(Process):
                 return connection.recv(7) in {b"+PONG\r\n", b"-NOAUTH"}
         except OSError:
             return False
+
+
+def _flags(options: Mapping[str, str]) -> Sequence[str]:
+    return [part for name, value in options.items() for part in (f"--{name}", value)]
 
 
 class RedisCluster:
