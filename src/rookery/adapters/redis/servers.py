@@ -16,8 +16,10 @@ from redis.exceptions import TimeoutError as TimedOut
 
 _log = logging.getLogger(__name__)
 
-_AT_ONCE = 64
-"""Commands that one server is given at the same time, each on a connection of its own."""
+_CONNECTIONS = 4
+"""Over which one server is asked."""
+_AT_ONCE = 100
+"""Commands that are sent together."""
 _MAP_SECONDS = 0.25
 """How long the nodes of a cluster may take to tell where the slots are."""
 _AGAIN_SECONDS = 0.05
@@ -63,6 +65,14 @@ class Access:
         }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    command: Sequence[Any]
+    answer: asyncio.Future[Any]
+    copies: bool
+    """Whether a replica must have what it writes."""
+
+
 class Server:
     """One Redis: a master of a cluster, or one that is alone and has all keys."""
 
@@ -80,56 +90,100 @@ class Server:
                 **access.options(),
             )
         )
-        self._free = asyncio.Semaphore(_AT_ONCE)
+        self._timeout = timeout
+        self._waiting: list[_Asked] = []
+        self._free = asyncio.Semaphore(_CONNECTIONS)
+        self._sending: set[asyncio.Task[None]] = set()
         self._is_of_cluster: bool | None = access.is_cluster or None
         self._alone_until = float("-inf")
 
     async def ask(self, _: bytes, *command: Any) -> Any:
         """What it answers to a command about a key."""
-        if self._is_of_cluster is None:
-            await self._require_alone()
-        async with self._free:
-            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        return await self._put(_Asked(command, asyncio.get_running_loop().create_future(), copies=False))
 
-    async def ask_and_copy(self, key: bytes, *command: Any) -> Any:
+    async def ask_and_copy(self, _: bytes, *command: Any) -> Any:
         """The same of a command that writes. Where there is a replica one has it too, before this returns.
 
         Raises:
             Disconnected: no replica has it, although there is one.
         """
+        copies = bool(self._is_of_cluster)
+        return await self._put(_Asked(command, asyncio.get_running_loop().create_future(), copies=copies))
+
+    def _put(self, asked: _Asked) -> asyncio.Future[Any]:
+        """What is asked for in the same moment is sent together, in one round trip."""
+        self._waiting.append(asked)
+        if len(self._waiting) == 1:
+            task = asyncio.create_task(self._send())
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        return asked.answer
+
+    async def _send(self) -> None:
+        async with self._free:
+            while waiting := self._waiting[:_AT_ONCE]:
+                del self._waiting[: len(waiting)]
+                if some := [asked for asked in waiting if not asked.answer.done()]:  # else whoever asked has gone
+                    await self._ask_for(some)
+
+    async def _ask_for(self, some: Sequence[_Asked]) -> None:
+        answers: Sequence[Any]
+        try:
+            async with asyncio.timeout(self._timeout):
+                answers = await self._answers(some)
+        except TimeoutError:
+            answers = [TimedOut("not in time")] * len(some)
+        except Exception as error:  # noqa: BLE001 - each who asked is told
+            answers = [error] * len(some)
+        for asked, answer in zip(some, answers, strict=True):
+            if asked.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                asked.answer.set_exception(answer)
+            else:
+                asked.answer.set_result(answer)
+
+    async def _answers(self, some: Sequence[_Asked]) -> Sequence[Any]:
+        if self._is_of_cluster is None:
+            await self._require_alone()
         now = asyncio.get_running_loop().time()
-        if not self._is_of_cluster or now < self._alone_until:
-            return await self.ask(key, *command)
-        async with self._free, self._client.pipeline(transaction=False) as pipeline:
-            pipeline.execute_command(*command)
-            pipeline.execute_command("WAIT", 1, _COPY_MILLIS)
-            answer, copies = await pipeline.execute(raise_on_error=False)
-        if isinstance(answer, Exception):
-            raise answer
-        if copies != 0:
-            return answer
+        copies = now >= self._alone_until and any(asked.copies for asked in some)
+        if len(some) == 1 and not copies:
+            return [await self._client.execute_command(*some[0].command)]  # type: ignore[no-untyped-call]
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for asked in some:
+                pipeline.execute_command(*asked.command)
+            if copies:
+                pipeline.execute_command("WAIT", 1, _COPY_MILLIS)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        if copies and answers.pop() == 0 and await self._has_replica(now):
+            missing = Disconnected("no replica has what was written")
+            return [missing if asked.copies else answer for asked, answer in zip(some, answers, strict=True)]
+        return answers
+
+    async def _has_replica(self, now: float) -> bool:
+        """Whether one follows it just now, although it did not have all in time."""
         replication = await self._client.info("replication")
-        copying = [value for name, value in replication.items() if name.startswith("slave") and isinstance(value, dict)]
-        if any(one["state"] == "online" and int(one["lag"]) <= _LATE_SECONDS for one in copying):
-            raise Disconnected("no replica has what was written")
+        following = [one for name, one in replication.items() if name.startswith("slave") and isinstance(one, dict)]
+        if any(one["state"] == "online" and int(one["lag"]) <= _LATE_SECONDS for one in following):
+            return True
         if self._alone_until == float("-inf"):
             _log.warning("%s has no replica that follows it", self._address)
         self._alone_until = now + _ALONE_SECONDS
-        return answer
+        return False
 
     async def infos(self) -> Sequence[Mapping[str, Any]]:
         """What each server with keys tells of itself."""
-        async with self._free:
-            return [await self._client.info()]
+        return [await self._client.info()]
 
     async def close(self) -> None:
         """Let go of all connections."""
+        await asyncio.gather(*self._sending, return_exceptions=True)
         await self._client.aclose(close_connection_pool=True)
         await self._client.connection_pool.disconnect()
 
     async def _require_alone(self) -> None:
-        async with self._free:
-            info = await self._client.info("cluster")
+        info = await self._client.info("cluster")
         if info["cluster_enabled"]:
             _log.error("%s is of a cluster: name more of its nodes", self._address)
             raise Disconnected("it is of a cluster")
