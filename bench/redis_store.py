@@ -36,6 +36,7 @@ from tools.servers import Redis, RedisCluster
 LETTERS = 140
 MOST = 1_000
 FOLLOWEES = 20
+FEW = 50
 
 
 def run(plan: Plan) -> list[Table]:
@@ -81,12 +82,17 @@ def _memory(plan: Plan, runner: asyncio.Runner, server: Redis) -> Table:
     async def post() -> None:
         await many(lambda: store.add_tweet(_tweet(clock, next(turn).id, chance), MOST), tweets)
 
+    async def post_of_few() -> None:
+        few = cycle(people[:FEW])
+        await many(lambda: store.add_tweet(_tweet(clock, next(few).id, chance), MOST), tweets)
+
     rows = []
     with redis.Redis(port=server.port) as by_hand:
         for name, step, count in (
             ("user with password and token", register, users),
             (f"follow ({FOLLOWEES} of each)", follow, len(pairs)),
             (f"tweet of {LETTERS} letters ({tweets // users} of each)", post, tweets),
+            (f"tweet of {LETTERS} letters ({tweets // FEW:,} of each)", post_of_few, tweets),
         ):
             before = by_hand.info("memory")["used_memory"]
             runner.run(step())
@@ -97,7 +103,7 @@ def _memory(plan: Plan, runner: asyncio.Runner, server: Redis) -> Table:
 
 
 def _operations(plan: Plan, runner: asyncio.Runner, address: str, title: str) -> Table:
-    clock, chance, count = SystemClock(), random.Random(2), plan.pick(4_000, 400)
+    clock, chance, count = SystemClock(), random.Random(2), plan.pick(2_000, 400)
     store = _store(runner, address)
     people = [_person(clock) for _ in range(50)]
     posted = [_tweet(clock, one.id, chance) for one in people]
