@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -178,8 +178,9 @@ def _seconds(sharing: Sharing) -> float:
 async def _open_redis(settings: Settings, sharing: Sharing, clock: Clock, stack: AsyncExitStack) -> Store:
     from rookery.adapters.redis import RedisStore
 
+    access = _redis_access(settings, "store", settings.effective_store_servers)
     store = RedisStore(
-        _redis_access(settings, "store", settings.effective_store_servers),
+        replace(access, alone=settings.store_alone == "on"),
         clock,
         prefix=settings.store_keyspace,
         seconds=_seconds(sharing),
@@ -196,8 +197,8 @@ def _redis_access(settings: Settings, part: Literal["store", "ranking"], servers
         value: str = getattr(settings, f"{part}_{name}")
         return value
 
-    files = [_path(text(f"tls_{name}")) for name in ("authority", "certificate", "key")]
-    return Access(servers, text("user"), text("password"), *files)
+    authority, certificate, key = (_path(text(f"tls_{name}")) for name in ("authority", "certificate", "key"))
+    return Access(servers, text("user"), text("password"), authority, certificate, key)
 
 
 def _open_ranking(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:

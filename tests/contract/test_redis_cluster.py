@@ -14,6 +14,7 @@ from rookery.adapters.redis import Access, RedisRanking, RedisStore
 from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Conflict, Unavailable
 from rookery.domain.tweets import Link
+from rookery.domain.users import FanoutState
 from tests.contract.adapters.redis import base_of, prefix_of, redis_access
 from tests.contract.chains import Chains, assert_agrees
 from tests.contract.expecting import refused
@@ -119,6 +120,45 @@ async def test_a_store_goes_on_with_the_replica(cluster: RedisCluster, store: Re
     finally:
         dead.start()
         cluster.wait_until_whole()
+
+
+def replicas_of(cluster: RedisCluster, master: Redis) -> list[Redis]:
+    with redis.Redis(port=master.port) as connection:
+        following = [one for one in connection.info("replication").values() if isinstance(one, dict) and "port" in one]
+    return [node for node in cluster.nodes if node.port in {int(one["port"]) for one in following}]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_write_waits_for_a_replica_as_long_as_there_is_one(
+    cluster: RedisCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture, alone: bool
+) -> None:
+    access = Access(cluster.address.split(","), alone=alone)
+    async with AsyncExitStack() as stack:
+        store = RedisStore(access, SystemClock(), prefix=prefix_of(tmp_path), seconds=0.9)
+        stack.push_async_callback(store.close)
+        await store.open()
+        given = Given(store)
+        ada = await given.user()
+        replicas = replicas_of(cluster, master_of(cluster, store._shards.of(ada.id).base))
+        assert replicas
+        for replica in replicas:
+            replica.pause()
+            stack.callback(replica.resume)
+        with is_unavailable():
+            await store.set_fanout(ada.id, FanoutState.PUSHED, FanoutState.RISING, NOON)
+        assert (await store.users([ada.id]))[ada.id].fanout is FanoutState.RISING, "it may have taken effect"
+        change = partial(store.set_fanout, ada.id, FanoutState.RISING, FanoutState.PULLED, NOON)
+        if alone:
+            assert await until_done(change)
+            assert "has no replica that follows it" in caplog.text
+        else:
+            await asyncio.sleep(0)
+            refused_until = time.monotonic() + 4  # far longer than the replica is waited for
+            while time.monotonic() < refused_until:
+                with is_unavailable():
+                    await change()
+                await asyncio.sleep(0.1)
+    cluster.wait_until_whole()
 
 
 def move(cluster: RedisCluster, key: bytes, taker: Redis, between: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,14 @@ async def sweep(store: RedisStore) -> Sequence[Promise]:
     return await store.promises(LATER, b"", 100)
 
 
+async def users_together(given: Given) -> tuple[UserRecord, UserRecord]:
+    """Two who lie in the same shard."""
+    ada, bob = await given.users(2)
+    while bob.id[-1] % 64 != ada.id[-1] % 64:
+        bob = await given.user()
+    return ada, bob
+
+
 async def users_apart(given: Given) -> tuple[UserRecord, UserRecord]:
     """Two who lie in different shards."""
     ada, bob = await given.users(2)
@@ -142,6 +151,43 @@ async def test_a_follow_that_is_asked_for_again_is_told_as_it_was_decided(
     assert await other.follow(ada.id, bob.id, NOON + 6, MOST, once("follow"))
     assert not await other.follow(ada.id, bob.id, NOON + 7, MOST, once("another"))
     assert await other.followers(bob.id, None, 10) == [ada.id]
+
+
+async def test_a_follow_that_was_taken_back_is_not_done_again_by_its_key(
+    store: RedisStore, given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for ada, bob in (await users_together(given), await users_apart(given)):
+        key = once(f"follow {ada.id.hex()}")
+        while key.key[0] % 64 == ada.id[-1] % 64:
+            key = once(f"follow {ada.id.hex()}{key.key[0]}")
+        with dying(monkeypatch):
+            await store.follow(ada.id, bob.id, NOON, MOST, key)
+        assert await store.unfollow(ada.id, bob.id, NOON + 1)
+        assert await store.follow(ada.id, bob.id, NOON + 2, MOST, key), "as it was decided"
+        await sweep(store)
+        assert await store.followees(ada.id, None, 10) == []
+        assert await store.followers(bob.id, None, 10) == []
+
+
+async def test_a_key_is_free_although_who_was_refused_died_before_he_gave_it_up(
+    other: RedisStore, store: RedisStore, given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob, eve = await given.users(3)
+    await given.follow(ada, bob)
+    call = Shard.call_and_copy
+
+    async def die(shard: Shard, function: str, *arguments: Any) -> Any:
+        if function == "release":
+            raise unavailable()
+        return await call(shard, function, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "call_and_copy", die)
+        with is_unavailable():
+            await store.follow(ada.id, eve.id, NOON, 1, once("follow"))
+    await other.unfollow(ada.id, bob.id, NOON)
+    assert await other.follow(ada.id, eve.id, NOON, 1, once("follow"))
+    assert await other.followers(eve.id, None, 10) == [ada.id]
 
 
 async def test_a_tweet_that_is_asked_for_again_is_the_first_one(

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import TypeVar
@@ -117,16 +118,24 @@ class Place:
     flags: tuple[str, ...]
 
 
+shared = cache(running)
+"""A server of this kind for all tests of this file."""
+
+
+def own_ranking() -> tuple[str, str]:
+    return "--ranking-keyspace", f"real_{os.urandom(4).hex()}"
+
+
 def redis_alone() -> Place:
     """One server that has everything in one Redis."""
-    address = running(Redis, fsync="always").address
+    address = shared(Redis, fsync="always").address
     flags = ["--store", "redis", "--store-servers", address, "--ranking", "redis", "--ranking-servers", address]
-    return Place(1, (*flags, "--store-keyspace", f"real_{os.urandom(4).hex()}"))
+    return Place(1, (*flags, "--store-keyspace", f"real_{os.urandom(4).hex()}", *own_ranking()))
 
 
 def redis_counting() -> Place:
     """One server on its own file whose retweets are counted by Redis."""
-    return Place(1, ("--ranking", "redis", "--ranking-servers", running(Redis).address))
+    return Place(1, ("--ranking", "redis", "--ranking-servers", shared(Redis).address, *own_ranking()))
 
 
 def cluster() -> Place:
@@ -134,8 +143,8 @@ def cluster() -> Place:
     flags = ["--store", "cassandra", "--store-servers", cassandra.server().address, "--store-replication", "1"]
     flags += ["--store-keyspace", f"real_{os.urandom(4).hex()}"]
     apply_schema(flags)
-    flags += ["--cache", "memcached", "--cache-servers", running(Memcached).address]
-    return Place(2, (*flags, "--ranking", "redis", "--ranking-servers", running(RedisCluster).address))
+    flags += ["--cache", "memcached", "--cache-servers", shared(Memcached).address]
+    return Place(2, (*flags, "--ranking", "redis", "--ranking-servers", shared(RedisCluster).address, *own_ranking()))
 
 
 PLACES: Mapping[str, Callable[[], Place]] = {

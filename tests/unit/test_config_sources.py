@@ -30,6 +30,7 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     "store.tls_authority": [("/etc/ca.pem", "/etc/ca.pem", "/etc/ca.pem")],
     "store.tls_certificate": [("", "", "")],
     "store.tls_key": [("", "", "")],
+    "store.alone": [("off", "off", "off"), ("on", "on", "on")],
     "cache": [("memory", "memory", "memory")],
     "cache.servers": [
         ("a:1", ["a:1"], ("a:1",)),

@@ -146,7 +146,8 @@ class RedisCluster:
         if "cluster_state:ok" not in told or f"cluster_slots_ok:{_SLOTS}" not in told:
             return False
         replication = _ask(node, "info", "replication")
-        return "role:master" in replication or "master_link_status:up" in replication
+        alone = "role:master" in replication and "connected_slaves:0" in replication
+        return not alone and ("role:master" in replication or "master_link_status:up" in replication)
 
     def __enter__(self) -> Self:
         return self.start()

@@ -162,6 +162,12 @@ class Settings:
     )
     store_tls_certificate: str = _setting("store.tls_certificate", FILE, "", "PEM file with our own certificate.")
     store_tls_key: str = _setting("store.tls_key", FILE, "", "PEM file with its key.")
+    store_alone: Switch = _setting(
+        "store.alone",
+        one_of(Switch),
+        "on",
+        "Whether a master of a Redis Cluster goes on while no replica follows it; off: writes wait for one (503).",
+    )
     cache: CacheKind = _setting("cache", one_of(CacheKind), "memory", "What keeps timelines and tweets at hand.")
     cache_bytes: int = _setting("cache.bytes", BYTES, "256 MiB", "Memory for the cache in the process; 0 turns it off.")
     cache_servers: tuple[str, ...] = _setting(

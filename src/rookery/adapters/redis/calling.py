@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import ClusterDownError, MasterDownError, RedisError, ResponseError
 
-from rookery.adapters.redis.servers import Access, Cluster, Server
+from rookery.adapters.redis.servers import Access, Cluster, NotCopied, Server
 from rookery.domain.errors import Unavailable
 from rookery.ports.clock import Clock
 
@@ -25,6 +25,7 @@ CLUSTER_SHARDS = 64
 """Of a cluster: a few for each of the masters that there may be. Fixed, as it says where each thing lies."""
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+_COMPLAIN_SECONDS = 60.0
 _FUNCTION_MISSING = "Function not found"
 _REFUSED = "REFUSED"
 """What a refusal begins with that a function gives; the reason follows."""
@@ -77,7 +78,7 @@ class Shard:
         self._library = library
         self._pause = 0.0
         self._retry_at = 0.0
-        self._complained = False
+        self._complain_at = float("-inf")
         self._closed = False
 
     @property
@@ -143,22 +144,22 @@ class Shard:
                 answer = await ask()
         except (ClusterDownError, MasterDownError) as error:
             raise self._failed(error) from error
-        except ResponseError as error:
+        except (ResponseError, NotCopied) as error:
             self._pause = self._retry_at = 0.0  # it answers
             raise self._refusal(error) from error
         except (RedisError, OSError, TimeoutError) as error:
             raise self._failed(error) from error
         self._pause = self._retry_at = 0.0
-        self._complained = False
         return answer
 
-    def _refusal(self, error: ResponseError) -> Exception:
+    def _refusal(self, error: RedisError) -> Exception:
         what, _, rest = str(error).partition(" ")
         if what == _REFUSED and (made := self._library.refusals.get(rest.split(" ")[0])):
             return made()
-        if not self._complained:  # it is full, say, or can't write
+        now = self._clock.monotonic()
+        if now >= self._complain_at:  # it is full, say, or can't write
             _log.warning("the %s is refused by Redis: %s", self._library.name, error)
-            self._complained = True
+            self._complain_at = now + _COMPLAIN_SECONDS
         return self._library.unavailable()
 
     def _failed(self, error: Exception) -> Unavailable:

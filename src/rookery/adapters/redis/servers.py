@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from redis.exceptions import TimeoutError as TimedOut
 _log = logging.getLogger(__name__)
 
 _CONNECTIONS = 4
-"""Over which one server is asked."""
+"""Over which one server is asked, and as many more for what a replica must have."""
 _AT_ONCE = 100
 """Commands that are sent together."""
 _MAP_SECONDS = 0.25
@@ -34,6 +35,10 @@ _Map = tuple[tuple[int, int, str], ...]
 """First slot, last slot and master's address of each range."""
 
 
+class NotCopied(RedisError):
+    """What was written a master has, but none of its replicas. It may be lost with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Where Redis is and how to get in. Several servers are nodes of one cluster; each `host:port`."""
@@ -45,6 +50,8 @@ class Access:
     """PEM file of whom to believe who Redis is; given, TLS is on."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    alone: bool = True
+    """Whether a master of a cluster goes on while no replica follows it."""
 
     @property
     def is_cluster(self) -> bool:
@@ -69,8 +76,14 @@ class Access:
 class _Asked:
     command: Sequence[Any]
     answer: asyncio.Future[Any]
-    copies: bool
-    """Whether a replica must have what it writes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Queue:
+    """What waits for its turn on one of a few connections."""
+
+    waiting: list[_Asked] = field(default_factory=list)
+    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CONNECTIONS))
 
 
 class Server:
@@ -91,46 +104,48 @@ class Server:
             )
         )
         self._timeout = timeout
-        self._waiting: list[_Asked] = []
-        self._free = asyncio.Semaphore(_CONNECTIONS)
+        self._reads, self._writes = _Queue(), _Queue()
         self._sending: set[asyncio.Task[None]] = set()
         self._is_of_cluster: bool | None = access.is_cluster or None
-        self._alone_until = float("-inf")
+        self._may_be_alone = access.alone
+        self._is_alone = False
+        self._ask_again_at = float("-inf")
 
     async def ask(self, _: bytes, *command: Any) -> Any:
         """What it answers to a command about a key."""
-        return await self._put(_Asked(command, asyncio.get_running_loop().create_future(), copies=False))
+        return await self._put(self._reads, command)
 
     async def ask_and_copy(self, _: bytes, *command: Any) -> Any:
         """The same of a command that writes. Where there is a replica one has it too, before this returns.
 
         Raises:
-            Disconnected: no replica has it, although there is one.
+            NotCopied: no replica has it, although there is one.
         """
-        copies = bool(self._is_of_cluster)
-        return await self._put(_Asked(command, asyncio.get_running_loop().create_future(), copies=copies))
+        return await self._put(self._writes if self._is_of_cluster else self._reads, command)
 
-    def _put(self, asked: _Asked) -> asyncio.Future[Any]:
+    def _put(self, queue: _Queue, command: Sequence[Any]) -> asyncio.Future[Any]:
         """What is asked for in the same moment is sent together, in one round trip."""
-        self._waiting.append(asked)
-        if len(self._waiting) == 1:
-            task = asyncio.create_task(self._send())
+        asked = _Asked(command, asyncio.get_running_loop().create_future())
+        queue.waiting.append(asked)
+        if len(queue.waiting) == 1:
+            task = asyncio.create_task(self._send(queue))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
         return asked.answer
 
-    async def _send(self) -> None:
-        async with self._free:
-            while waiting := self._waiting[:_AT_ONCE]:
-                del self._waiting[: len(waiting)]
+    async def _send(self, queue: _Queue) -> None:
+        async with queue.free:
+            while waiting := queue.waiting[:_AT_ONCE]:
+                del queue.waiting[: len(waiting)]
                 if some := [asked for asked in waiting if not asked.answer.done()]:  # else whoever asked has gone
-                    await self._ask_for(some)
+                    await self._ask_for(some, copy=queue is self._writes)
 
-    async def _ask_for(self, some: Sequence[_Asked]) -> None:
+    async def _ask_for(self, some: Sequence[_Asked], *, copy: bool) -> None:
         answers: Sequence[Any]
+        commands = [asked.command for asked in some]
         try:
             async with asyncio.timeout(self._timeout):
-                answers = await self._answers(some)
+                answers = await (self._answers_copied(commands) if copy else self._answers(commands))
         except TimeoutError:
             answers = [TimedOut("not in time")] * len(some)
         except Exception as error:  # noqa: BLE001 - each who asked is told
@@ -143,34 +158,43 @@ class Server:
             else:
                 asked.answer.set_result(answer)
 
-    async def _answers(self, some: Sequence[_Asked]) -> Sequence[Any]:
+    async def _answers(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """What it answers to each; a refusal is an exception among them."""
         if self._is_of_cluster is None:
             await self._require_alone()
-        now = asyncio.get_running_loop().time()
-        copies = now >= self._alone_until and any(asked.copies for asked in some)
-        if len(some) == 1 and not copies:
-            return [await self._client.execute_command(*some[0].command)]  # type: ignore[no-untyped-call]
+        if len(commands) == 1:
+            return [await self._client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
         async with self._client.pipeline(transaction=False) as pipeline:
-            for asked in some:
-                pipeline.execute_command(*asked.command)
-            if copies:
-                pipeline.execute_command("WAIT", 1, _COPY_MILLIS)
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        if copies and answers.pop() == 0 and await self._has_replica(now):
-            missing = Disconnected("no replica has what was written")
-            return [missing if asked.copies else answer for asked, answer in zip(some, answers, strict=True)]
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute(raise_on_error=False)
+
+    async def _answers_copied(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The same; what was written a replica has, else that is the answer."""
+        now = asyncio.get_running_loop().time()
+        if self._is_alone and now < self._ask_again_at:
+            return await self._answers(commands)
+        self._ask_again_at = now + _ALONE_SECONDS  # the others don't wait for it
+        *answers, copies = await self._answers([*commands, ("WAIT", 1, _COPY_MILLIS)])
+        if isinstance(copies, Exception) or (copies == 0 and not await self._goes_on_alone()):
+            missing = NotCopied("no replica has what was written")
+            return [answer if isinstance(answer, Exception) else missing for answer in answers]
+        if copies:
+            self._is_alone = False
         return answers
 
-    async def _has_replica(self, now: float) -> bool:
-        """Whether one follows it just now, although it did not have all in time."""
+    async def _goes_on_alone(self) -> bool:
+        """Whether none follows it just now, and it is to go on without."""
         replication = await self._client.info("replication")
         following = [one for name, one in replication.items() if name.startswith("slave") and isinstance(one, dict)]
-        if any(one["state"] == "online" and int(one["lag"]) <= _LATE_SECONDS for one in following):
-            return True
-        if self._alone_until == float("-inf"):
+        if replication["role"] != "master" or any(
+            one["state"] == "online" and int(one["lag"]) <= _LATE_SECONDS for one in following
+        ):
+            return False
+        if not self._is_alone:
             _log.warning("%s has no replica that follows it", self._address)
-        self._alone_until = now + _ALONE_SECONDS
-        return False
+        self._is_alone = self._may_be_alone
+        return self._is_alone
 
     async def infos(self) -> Sequence[Mapping[str, Any]]:
         """What each server with keys tells of itself."""
@@ -204,6 +228,7 @@ class Cluster:
         self._slots: _Map = ()
         self._is_right = False
         self._reading = asyncio.Lock()
+        self._behind: asyncio.Task[None] | None = None
 
     async def ask(self, key: bytes, *command: Any) -> Any:
         """What the master of a key answers to a command about it."""
@@ -216,7 +241,7 @@ class Cluster:
     async def _find(self, key: bytes, command: Sequence[Any], *, copy: bool) -> Any:
         slot = key_slot(key)
         while True:
-            if not self._is_right:
+            if not self._slots:
                 await self._read_slots()
             server = self._master_of(slot)
             try:
@@ -229,9 +254,19 @@ class Cluster:
                     await asyncio.sleep(_AGAIN_SECONDS)
             except (AskError, TryAgainError):
                 await asyncio.sleep(_AGAIN_SECONDS)
-            except (Disconnected, TimedOut, ClusterDownError, OSError, asyncio.CancelledError):
-                self._is_right = False
+            except (Disconnected, TimedOut, NotCopied, ClusterDownError, OSError):
+                self._doubt()
                 raise
+
+    def _doubt(self) -> None:
+        """Look behind everybody's back whether another is the master by now: the other masters go on."""
+        self._is_right = False
+        if self._behind is None or self._behind.done():
+            self._behind = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        with suppress(Disconnected):
+            await self._read_slots()
 
     async def infos(self) -> Sequence[Mapping[str, Any]]:
         """What each master tells of itself, in the order of their slots."""
@@ -242,6 +277,8 @@ class Cluster:
 
     async def close(self) -> None:
         """Let go of all connections."""
+        if self._behind is not None:
+            await self._behind
         for server in list(self._servers.values()):
             await server.close()
 

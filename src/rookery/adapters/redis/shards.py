@@ -53,8 +53,11 @@ class Shards:
         """Where a tweet lies, if it may be anywhere."""
         return next(iter(await self.of_tweets([tweet])), None)
 
-    async def of_tweets(self, tweets: Iterable[TweetId]) -> Mapping[Shard, Sequence[TweetId]]:
-        """Each once, by where it lies; but for those that can't be anywhere."""
+    async def of_tweets(self, tweets: Iterable[TweetId], *, search: bool = True) -> Mapping[Shard, Sequence[TweetId]]:
+        """Each once, by where it lies; but for those that are nowhere.
+
+        With `search` all shards are asked for those of which it is not noted.
+        """
         if len(self.all) == 1:
             return {self.first: list(dict.fromkeys(tweets))}
         groups: defaultdict[Shard, list[TweetId]] = defaultdict(list)
@@ -68,7 +71,7 @@ class Shards:
 
         lost: list[TweetId] = []
         await all_of(find(*batch) for batch in batches(self.grouped(tweets)))
-        if lost:
+        if lost and search:
             await all_of(self._search(shard, some, groups) for shard, some in batches(dict.fromkeys(self.all, lost)))
         return groups
 

@@ -178,12 +178,10 @@ end
 
 -- Above all before it, and above the time: so also above those that a failover lost.
 local function next_version(base, follower)
-    local key = base .. 'user:' .. follower
-    if redis.call('HEXISTS', key, 'n') == 0 then return '0' end
-    local time = redis.call('TIME')
+    local key, time = base .. 'user:' .. follower, redis.call('TIME')
     local version = math.max(tonumber(redis.call('HGET', key, 'v') or 0) + 1, time[1] * 1000000 + time[2])
     local text = string.format('%.0f', version)
-    redis.call('HSET', key, 'v', text)
+    if redis.call('HEXISTS', key, 'n') == 1 then redis.call('HSET', key, 'v', text) end
     return text
 end
 
@@ -317,7 +315,10 @@ end
 function ops.note_key(base, args, decided)
     local told = args[5] == '1' and (decided[1] == '1' and '\1' or '\0') or ''
     local old = redis.call('HGET', base .. 'keys', args[1])
-    if old and string.sub(old, 1, 39) == args[2] .. args[3] .. 'D' then return end
+    if old then
+        local at, then_ = number_of(string.sub(old, 33, 38)), number_of(args[3])
+        if at > then_ or (at == then_ and string.sub(old, 39, 39) == 'D') then return end
+    end
     put_row(base, args[1], args[2], args[3], 'D' .. args[4] .. told)
 end
 
@@ -378,7 +379,11 @@ redis.register_function(PREFIX .. 'write', function(keys, args)
     if why then return refusal(why) end
     local owed = {}
     for at = 2, #list do
-        if list[at][1] == base then run(base, list[at], decided) else table.insert(owed, list[at]) end
+        if list[at][1] ~= base then
+            table.insert(owed, list[at])
+        elseif not before then -- else it was done with the decision, and may have been taken back since
+            run(base, list[at], decided)
+        end
     end
     if begun and not before then redis.call('SET', begun, cmsgpack.pack(decided), 'EX', DAY) end
     if #owed > 0 then redis.call('ZADD', base .. 'owed', 0, args[1] .. cmsgpack.pack({decided, owed})) end

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import replace
 from heapq import merge
 from itertools import islice
-from typing import TypeVar
 
 import msgspec
 
@@ -32,8 +31,6 @@ from rookery.domain.users import FanoutState, UserCounts, UserRecord, name_key
 from rookery.ports.clock import Clock
 from rookery.ports.store import Below, Credentials, FanoutChange, Written, not_the_same
 
-T = TypeVar("T")
-
 _log = logging.getLogger(__name__)
 
 UNFOLLOWS_KEPT_MILLIS = 30 * 60 * 60 * 1000
@@ -46,7 +43,7 @@ class RedisStore:
     """Implements `ports.store.Store`. `prefix` keeps apart what several have in one Redis. Open it before its use."""
 
     def __init__(self, access: Access, clock: Clock, *, prefix: str = "rookery", seconds: float = 5.0) -> None:
-        self._client, shards = open_shards(access, clock, LIBRARY, timeout=seconds, prefix=f"{prefix}.store")
+        self._client, shards = open_shards(access, clock, LIBRARY, timeout=0.8 * seconds, prefix=f"{prefix}.store")
         self._shards = Shards(shards)
         self._writing = Writing(self._shards, clock, seconds)
         self._clock = clock
@@ -61,7 +58,7 @@ class RedisStore:
             Conflict: `shards_differ`, for what was begun on one server and is a cluster now, or the other way round.
         """
         many = str(len(self._shards.all)).encode()
-        there = await self._shards.first.call("set_first", "shards", many)
+        there = await self._shards.first.call_and_copy("set_first", "shards", many)
         if there != many:
             began, are = ("a cluster", "one server") if len(self._shards.all) == 1 else ("one server", "a cluster")
             raise Conflict("shards_differ", f"This store began on {began}, and store.servers name {are}.")
@@ -309,7 +306,7 @@ class RedisStore:
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
         await self._require_known({tweet.author for tweet in tweets})
-        known = dict(await self.tweets([tweet.id for tweet in tweets]))
+        known = await self._read(await self._shards.of_tweets([tweet.id for tweet in tweets], search=False))
         new: list[TweetRecord] = []
         written: list[Written] = []
         for tweet in tweets:
@@ -322,13 +319,17 @@ class RedisStore:
         return written
 
     async def tweets(self, ids: Sequence[TweetId]) -> Mapping[TweetId, TweetRecord]:
+        return await self._read(await self._shards.of_tweets(ids))
+
+    @staticmethod
+    async def _read(tweets: Mapping[Shard, Sequence[TweetId]]) -> dict[TweetId, TweetRecord]:
         found: dict[TweetId, TweetRecord] = {}
 
         async def read(shard: Shard, some: Sequence[TweetId]) -> None:
             values = zip(some, await shard.call("tweets", *some), strict=True)
             found.update((tweet, tweet_of(tweet, value)) for tweet, value in values if value is not None)
 
-        await all_of(read(*batch) for batch in batches(await self._shards.of_tweets(ids)))
+        await all_of(read(*batch) for batch in batches(tweets))
         return found
 
     async def tails(self, wanted: Sequence[Below], limit: int) -> Sequence[Sequence[bytes]]:
@@ -381,8 +382,7 @@ class RedisStore:
     async def promises(self, before: int, after: bytes, limit: int) -> Sequence[Promise]:
         if not after:
             await self._writing.sweep(before)
-        asking = self._listed("pending", after, b"(" + id_at(before, bytes(10)), limit)
-        found = await self._most(asking)
+        found = await all_of(self._listed("pending", after, b"(" + id_at(before, bytes(10)), limit))
         for shard, members in zip(self._shards.all, found, strict=True):
             for member in members:
                 self._remember(member[:ID_BYTES], shard)
@@ -397,9 +397,10 @@ class RedisStore:
         await all_of(shard.call("fulfil", *some) for shard, some in batches(groups))
 
     async def note_counted(self, counted: Sequence[Promise]) -> None:
-        members = self._shards.grouped([one.id for one in counted])
-        by_id = {one.id: member_of(one) for one in counted}
-        await all_of(shard.call("note_counted", *[by_id[one] for one in some]) for shard, some in batches(members))
+        groups: defaultdict[Shard, list[bytes]] = defaultdict(list)
+        for one in counted:
+            groups[self._shards.of(one.id)].append(member_of(one))
+        await all_of(shard.call_and_copy("note_counted", *some) for shard, some in batches(groups))
 
     async def counted(self, since: int, after: bytes, limit: int) -> Sequence[Promise]:
         found = await all_of(self._listed("counted", after, b"+", limit, since=millis(since)))
@@ -411,7 +412,7 @@ class RedisStore:
 
     async def note_told_run(self, told: ToldRun) -> None:
         async with self._writing.bounded():
-            await self._shards.first.call("set", "told_run", msgspec.msgpack.encode(told))
+            await self._shards.first.call_and_copy("set", "told_run", msgspec.msgpack.encode(told))
 
     def _listed(
         self, key: str, after: bytes, to: bytes, limit: int, since: bytes = b""
@@ -444,7 +445,7 @@ class RedisStore:
 
     async def raise_epoch(self, server: str, at: int) -> int:
         async with self._writing.bounded():
-            return int(await self._shards.first.call("raise_epoch", server, at))
+            return int(await self._shards.first.call_and_copy("raise_epoch", server, at))
 
     # --- all of it ---------------------------------------------------------------------------------------------------
 
@@ -460,39 +461,37 @@ class RedisStore:
         if any(await all_of(shard.call("names", "", 1) for shard in self._shards.all)):
             raise not_the_same()
         async with self._writing.bounded():
-            await self._shards.first.call("set", "secret", secret)
+            await self._shards.first.call_and_copy("set", "secret", secret)
 
     # --- the store itself --------------------------------------------------------------------------------------------
 
     async def secret(self) -> bytes:
-        secret: bytes = await self._shards.first.call("set_first", "secret", self._clock.random(32))
+        secret: bytes = await self._shards.first.call_and_copy("set_first", "secret", self._clock.random(32))
         return secret
 
     async def check(self) -> None:
         async with self._writing.bounded():
-            await self._most([shard.call("probe", self._clock.random(8)) for shard in self._shards.all])
+            probes = [shard.call("probe", self._clock.random(8)) for shard in self._shards.all]
+            answers = await asyncio.gather(*probes, return_exceptions=True)
+            failures = [answer for answer in answers if isinstance(answer, BaseException)]
+            if 2 * len(failures) >= len(answers):  # one that moves or fails over keeps nobody from the others
+                raise failures[0]
 
     async def tidy(self, now: int) -> None:
         kept = (KEPT_MILLIS - 1, UNFOLLOWS_KEPT_MILLIS, COUNTED_KEPT_MILLIS)
         before = [millis(now - many) for many in kept]
-        for shard in self._shards.all:
+
+        async def tidy(shard: Shard) -> None:
             while int(await shard.call("tidy", *before, _TIDIED_AT_ONCE)) >= _TIDIED_AT_ONCE:
                 pass  # in short steps: what people write goes between them
+
+        await all_of(tidy(shard) for shard in self._shards.all)
 
     async def close(self) -> None:
         await self._writing.close()
         for shard in self._shards.all:
             shard.close()
         await self._client.close()
-
-    @staticmethod
-    async def _most(asking: Iterable[Awaitable[T | None]]) -> list[T | Sequence[bytes]]:
-        """What shards answer, nothing for those that are away just now, as long as most are there."""
-        answers = await asyncio.gather(*asking, return_exceptions=True)
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
-        if 2 * len(failures) >= len(answers):
-            raise failures[0]
-        return [[] if isinstance(answer, BaseException) or answer is None else answer for answer in answers]
 
     async def _require_live(self, user: UserId) -> None:
         known = (await self.users([user])).get(user)

@@ -22,12 +22,12 @@ from rookery.ports.clock import Clock
 _log = logging.getLogger(__name__)
 
 _SWEPT_AT_ONCE = 100
-_CLAIMS = 3
-"""How often a key is claimed again that somebody else gave up meanwhile."""
+_TURNS = 5
+"""How often a key is looked at again when somebody else with the same key came to another end meanwhile."""
 
 
-class Released(Exception):
-    """Somebody else, who was refused, gave the claim of a key up."""
+class _Again(Exception):
+    """Somebody else with the same claim was refused, or was not, while this one was about to be told the other."""
 
 
 def unavailable(error: Exception | None = None) -> Unavailable:
@@ -46,7 +46,7 @@ LIBRARY = Library(
         "unknown_user": unknown_user,
         "unknown_tweet": unknown_tweet,
         "idempotency_key_reused": reused,
-        "released": Released,
+        "released": _Again,
     },
     unavailable,
 )
@@ -115,8 +115,8 @@ class Writing:
                 return Outcome((await self._write(await plan(made, False)))[0], made)
             if len(self._shards.all) == 1:
                 return await self._write_recorded(once, made, plan, tells=tells)
-            for _ in range(_CLAIMS):
-                with suppress(Released):
+            for _ in range(_TURNS):
+                with suppress(_Again):
                     return await self._write_claimed(once, made, home, plan, tells=tells)
             raise unavailable()
 
@@ -145,9 +145,13 @@ class Writing:
             decided, _ = await self._write([*operations, self._note(once, first_made, tells=tells)], key=claim)
         except Unavailable:
             raise
+        except _Again:  # whoever was refused may have died before he gave it up
+            await shard.call_and_copy("release", once.key, claim)
+            raise
         except Failure:
-            if await home.call_and_copy("refuse", claim):  # so that nobody who holds this claim goes on with it
-                await shard.call_and_copy("release", once.key, claim)
+            if not await home.call_and_copy("refuse", claim):  # so that nobody who holds this claim goes on with it
+                raise _Again from None
+            await shard.call_and_copy("release", once.key, claim)
             raise
         return Outcome(decided, first_made)
 
@@ -158,9 +162,13 @@ class Writing:
         return row
 
     async def sweep(self, before: int) -> None:
-        """Do what is owed by writes that were decided before a time (milliseconds since 1970), where it can be done."""
+        """Do what is owed by writes that were decided before a time (milliseconds since 1970).
+
+        Raises:
+            Unavailable: some of it can't be done now; the rest is done.
+        """
         if len(self._shards.all) > 1:
-            await asyncio.gather(*(self._sweep(shard, id_at(before, bytes(10))) for shard in self._shards.all))
+            await all_of(self._sweep(shard, id_at(before, bytes(10))) for shard in self._shards.all)
 
     async def close(self) -> None:
         """Refuse new writes, and wait for those that are under way."""
@@ -226,12 +234,9 @@ class Writing:
         task.add_done_callback(self._behind.discard)
 
     async def _sweep(self, shard: Shard, before: bytes) -> None:
-        after = ZERO
+        after, waits = ZERO, None
         while True:
-            try:
-                found = await shard.call("owed", after, before, _SWEPT_AT_ONCE)
-            except Unavailable:
-                return
+            found = await shard.call("owed", after, before, _SWEPT_AT_ONCE)
             for entry, decided, owed in found:
                 after = entry
                 operations = [
@@ -240,10 +245,14 @@ class Writing:
                 try:
                     await self._follow_up(operations, decided)
                     await shard.call("paid", entry)
-                except Exception as error:  # noqa: BLE001 - one that can't be done must not keep the others
-                    _log.warning("what a write owes could not be done yet: %s", error)
+                except Unavailable as error:
+                    waits = error
+                except Exception:  # noqa: BLE001 - one that can't be done must not keep the others
+                    _log.exception("what a write owes can't be done")
             if len(found) < _SWEPT_AT_ONCE:
-                return
+                break
+        if waits is not None:
+            raise waits
 
     def _note(self, once: Once, made: bytes, *, tells: bool) -> Operation:
         arguments = (once.key, once.digest, millis(once.at), made, int(tells))
