@@ -10,9 +10,11 @@ from rookery.adapters.system import SystemClock
 from tests.contract.given import Given
 from tests.servers import started
 from tools.servers import Redis
+from tools.servers.process import free_port
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = {"ranking.conf": "everysec", "store.conf": "always"}
+FOLDER = ROOT / "deploy" / "redis"
+SHIPPED = {"ranking.conf": "everysec", "store.conf": "always", "cluster.conf": "always"}
 RIGHTS = "~{rookery* +@all -@dangerous +info +cluster|slots +function|load"
 
 
@@ -20,11 +22,15 @@ RIGHTS = "~{rookery* +@all -@dangerous +info +cluster|slots +function|load"
 async def test_a_shipped_configuration_keeps_what_is_written(
     tmp_path: Path, name: str, fsync: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with started(Redis(tmp_path / "redis", file=ROOT / "deploy" / "redis" / name)) as server:
+    assert "\ndir /" in (FOLDER / name).read_text(), "else it keeps its file wherever it is started"
+    with started(Redis(tmp_path / "redis", file=FOLDER / name, bus_port=free_port())) as server:
         with redis.Redis(port=server.port) as connection:
             found = connection.config_get("append*", "maxmemory-policy", "save")
         assert (found["appendonly"], found["appendfsync"]) == ("yes", fsync)
         assert (found["maxmemory-policy"], found["save"]) == ("noeviction", "")
+        assert (server.folder / found["appenddirname"]).is_dir()
+        if name == "cluster.conf":
+            return
         store = RedisStore(Access([server.address]), SystemClock())
         await store.open()
         ada = await Given(store).user()
@@ -39,7 +45,7 @@ async def test_a_shipped_configuration_keeps_what_is_written(
 
 
 def test_every_shipped_configuration_is_tested() -> None:
-    assert {file.name for file in (ROOT / "deploy" / "redis").iterdir()} == SHIPPED.keys()
+    assert {file.name for file in FOLDER.iterdir()} == SHIPPED.keys()
 
 
 async def test_a_user_with_the_rights_of_the_manual_is_enough(tmp_path: Path) -> None:

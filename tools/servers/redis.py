@@ -53,7 +53,8 @@ class Redis(Process):
         program = require("redis-server", "redis-server")
         where = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.folder), "daemonize": "no"}
         if self._file is not None:
-            return [program, str(self._file), *_flags(where)]
+            bus = {"cluster-port": str(self._bus_port)} if self._bus_port else {}
+            return [program, str(self._file), *_flags(where | bus)]
         options = where | {"appendonly": "yes", "appendfsync": self._fsync, "save": ""}
         if self._bus_port:
             options |= {
