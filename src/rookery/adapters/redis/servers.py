@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ _CONNECTIONS = 4
 _AT_ONCE = 100
 """Commands that are sent together."""
 _MAP_SECONDS = 0.25
-"""How long the nodes of a cluster may take to tell where the slots are."""
+"""How long those nodes of a cluster are waited for that tell last where the slots are."""
 _AGAIN_SECONDS = 0.05
 _COPY_MILLIS = 500
 """How long a replica may take to have a write."""
@@ -299,17 +299,29 @@ class Cluster:
             if self._is_right:
                 return
             known = dict.fromkeys([*(address for _, _, address in self._slots), *self._access.servers])
-            told = Counter(slots for slots in await asyncio.gather(*map(self._map_of, known)) if slots)
+            told = await self._maps_of(known)
             if not told:
                 raise Disconnected("no node of the cluster tells where its slots are")
             self._slots = told.most_common(1)[0][0]
             self._is_right = True
 
+    async def _maps_of(self, addresses: Iterable[str]) -> Counter[_Map]:
+        """What nodes tell within a moment; or the first, where none does so soon."""
+        asking = {asyncio.create_task(self._map_of(address)) for address in addresses}
+        try:
+            done, waiting = await asyncio.wait(asking, timeout=_MAP_SECONDS)
+            while waiting and not any(one.result() for one in done):
+                more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                done |= more
+            return Counter(slots for one in done if (slots := one.result()))
+        finally:
+            for one in asking:
+                one.cancel()
+
     async def _map_of(self, address: str) -> _Map | None:
         try:
-            async with asyncio.timeout(_MAP_SECONDS):
-                found = await self._server(address).ask(b"", "CLUSTER SLOTS")
-        except (RedisError, OSError, TimeoutError) as error:
+            found = await self._server(address).ask(b"", "CLUSTER SLOTS")
+        except (RedisError, OSError) as error:
             if "cluster support disabled" in str(error):
                 _log.error("%s is no node of a Redis Cluster: name one server, or nodes of a cluster", address)
             return None
