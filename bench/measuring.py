@@ -109,6 +109,27 @@ def in_turns(rounds: int, sides: Mapping[str, Callable[[], Cost]]) -> dict[str, 
     return found
 
 
+def of_operations(
+    title: str, runner: asyncio.Runner, operations: Mapping[str, Operation], count: int, rounds: int
+) -> Table:
+    """What each of these costs its client, so many of it in each round, 64 in flight."""
+
+    def side(operation: Operation) -> Callable[[], Cost]:
+        return lambda: cost_of(lambda: runner.run(many(operation, count)))
+
+    found = in_turns(rounds, {name: side(operation) for name, operation in operations.items()})
+    rows = [
+        [
+            name,
+            micros(cpu_median(costs) / count),
+            spread([cost.cpu for cost in costs]),
+            f"{count / wall_median(costs):,.0f}",
+        ]
+        for name, costs in found.items()
+    ]
+    return Table(title, ["what", "client CPU", "quartiles", "operations/s"], rows)
+
+
 def cpu_median(costs: Sequence[Cost]) -> float:
     return median(cost.cpu for cost in costs)
 

@@ -4,27 +4,13 @@ redis-py (asyncio, hiredis) with the same pool. Redis runs on the same machine; 
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import uvloop
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as Driver
 
-from bench.measuring import (
-    IN_FLIGHT,
-    Cost,
-    Operation,
-    Plan,
-    Table,
-    cost_of,
-    cpu_median,
-    in_turns,
-    many,
-    micros,
-    spread,
-    wall_median,
-)
+from bench.measuring import IN_FLIGHT, Operation, Plan, Table, of_operations
 from rookery.adapters.redis import Access, RedisRanking
 from rookery.adapters.system import SystemClock
 from rookery.domain.tweets import Link
@@ -68,20 +54,7 @@ def _operations(plan: Plan, runner: asyncio.Runner, ranking: RedisRanking, drive
         "ranking: top ten": lambda: ranking.top(TOP),
     }
 
-    def side(operation: Operation) -> Callable[[], Cost]:
-        return lambda: cost_of(lambda: runner.run(many(operation, count)))
-
-    found = in_turns(plan.pick(9, 3), {name: side(operation) for name, operation in operations.items()})
-    rows = [
-        [
-            name,
-            micros(cpu_median(costs) / count),
-            spread([cost.cpu for cost in costs]),
-            f"{count / wall_median(costs):,.0f}",
-        ]
-        for name, costs in found.items()
-    ]
-    return Table("Operations", ["what", "client CPU", "quartiles", "operations/s"], rows)
+    return of_operations("Operations", runner, operations, count, plan.pick(9, 3))
 
 
 def chain_of(clock: SystemClock, length: int) -> list[Link]:

@@ -6,25 +6,12 @@ Memory is Redis's own used_memory, before and after; texts are random letters of
 import asyncio
 import random
 import string
-from collections.abc import Callable
 from itertools import cycle
 
 import redis
 import uvloop
 
-from bench.measuring import (
-    Cost,
-    Operation,
-    Plan,
-    Table,
-    cost_of,
-    cpu_median,
-    in_turns,
-    many,
-    micros,
-    spread,
-    wall_median,
-)
+from bench.measuring import Operation, Plan, Table, many, of_operations
 from rookery.adapters.redis import Access, RedisStore
 from rookery.adapters.system import SystemClock
 from rookery.domain.ids import UserId
@@ -123,18 +110,6 @@ def _operations(plan: Plan, runner: asyncio.Runner, address: str, title: str) ->
         "follow": lambda: store.follow(next(turn).id, next(turn).id, clock.now(), MOST),
     }
 
-    def side(operation: Operation) -> Callable[[], Cost]:
-        return lambda: cost_of(lambda: runner.run(many(operation, count)))
-
-    found = in_turns(plan.pick(7, 2), {name: side(operation) for name, operation in operations.items()})
-    rows = [
-        [
-            name,
-            micros(cpu_median(costs) / count),
-            spread([cost.cpu for cost in costs]),
-            f"{count / wall_median(costs):,.0f}",
-        ]
-        for name, costs in found.items()
-    ]
+    table = of_operations(title, runner, operations, count, plan.pick(7, 2))
     runner.run(store.close())
-    return Table(title, ["what", "client CPU", "quartiles", "operations/s"], rows)
+    return table

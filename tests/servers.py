@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import redis
 
 from tools.servers import Missing, Redis, RedisCluster, Ring
 from tools.servers.process import Process
@@ -47,6 +48,21 @@ def cut_back(server: Redis, sizes: Mapping[Path, int]) -> None:
         assert size < file.stat().st_size, "else nothing is lost"
         os.truncate(file, size)
     server.start()
+
+
+def master_of(cluster: RedisCluster, key: bytes) -> Redis:
+    """Who has a key just now."""
+    alive = next(node for node in cluster.nodes if node.is_running)
+    with redis.RedisCluster(host="127.0.0.1", port=alive.port) as connection:
+        port = connection.get_node_from_key(key).port
+    return next(node for node in cluster.nodes if node.port == port)
+
+
+def replicas_of(cluster: RedisCluster, master: Redis) -> list[Redis]:
+    """Who follows a master just now."""
+    with redis.Redis(port=master.port) as connection:
+        following = [one for one in connection.info("replication").values() if isinstance(one, dict) and "port" in one]
+    return [node for node in cluster.nodes if node.port in {int(one["port"]) for one in following}]
 
 
 def _start(server: Process | Ring | RedisCluster) -> None:

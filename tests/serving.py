@@ -112,12 +112,14 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path, *flags: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+def running_server(
+    folder: Path, *flags: str, env: Mapping[str, str] | None = None, measured: bool = True
+) -> Iterator[Server]:
     """A server with its data in `folder/data`. At the end it is stopped, which must succeed if a test left it running.
 
     An ordinary context manager, for sync and async tests and for fixtures of any scope.
     """
-    server = Server(folder / "data", *flags, env=env)
+    server = Server(folder / "data", *flags, env=env, measured=measured)
     server.start()
     try:
         yield server

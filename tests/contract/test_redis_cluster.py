@@ -21,7 +21,7 @@ from tests.contract.expecting import refused
 from tests.contract.expecting import unavailable as is_unavailable
 from tests.contract.given import MOST, NOON, Given
 from tests.contract.test_cassandra_access import Authority
-from tests.servers import started
+from tests.servers import master_of, replicas_of, started
 from tools.servers import Redis, RedisCluster
 
 SECONDS = 30.0
@@ -47,14 +47,6 @@ async def store(cluster: RedisCluster, tmp_path: Path) -> AsyncIterator[RedisSto
     await store.open()
     yield store
     await store.close()
-
-
-def master_of(cluster: RedisCluster, key: bytes) -> Redis:
-    """Who has a key just now."""
-    alive = next(node for node in cluster.nodes if node.is_running)
-    with redis.RedisCluster(host="127.0.0.1", port=alive.port) as connection:
-        port = connection.get_node_from_key(key).port
-    return next(node for node in cluster.nodes if node.port == port)
 
 
 async def until_done(step: Callable[[], Awaitable[object]]) -> int:
@@ -122,12 +114,6 @@ async def test_a_store_goes_on_with_the_replica(cluster: RedisCluster, store: Re
         cluster.wait_until_whole()
 
 
-def replicas_of(cluster: RedisCluster, master: Redis) -> list[Redis]:
-    with redis.Redis(port=master.port) as connection:
-        following = [one for one in connection.info("replication").values() if isinstance(one, dict) and "port" in one]
-    return [node for node in cluster.nodes if node.port in {int(one["port"]) for one in following}]
-
-
 @pytest.mark.parametrize("alone", [True, False])
 async def test_a_write_waits_for_a_replica_as_long_as_there_is_one(
     cluster: RedisCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture, alone: bool
@@ -152,7 +138,6 @@ async def test_a_write_waits_for_a_replica_as_long_as_there_is_one(
             assert await until_done(change)
             assert "has no replica that follows it" in caplog.text
         else:
-            await asyncio.sleep(0)
             refused_until = time.monotonic() + 4  # far longer than the replica is waited for
             while time.monotonic() < refused_until:
                 with is_unavailable():

@@ -16,8 +16,8 @@ import pytest
 import redis
 
 from rookery.client import Client, Retries, RookeryError
-from tests.servers import cut_back, log_sizes, started
-from tests.serving import Server
+from tests.servers import cut_back, log_sizes, master_of, replicas_of, started
+from tests.serving import Server, running_server
 from tests.system.commands import rookery
 from tools.servers import Redis, RedisCluster
 
@@ -113,6 +113,15 @@ async def expect_counts(server: Server, root: UUID) -> None:
     assert " 0 were wrong" in done.stdout
 
 
+async def expect_all(load: Load) -> None:
+    """What was acknowledged is there and counted."""
+    async with Client(load.server.url) as client:
+        found = await bodies(client)
+    assert set(found) >= load.acknowledged.keys(), "nothing is lost"
+    assert set(found.values()) == {1}, "nothing is there twice"
+    await expect_counts(load.server, load.root)
+
+
 @asynccontextmanager
 async def sizes_of(counting: Redis) -> AsyncIterator[Callable[[], tuple[float, Mapping[Path, int]]]]:
     """How long the append-only files were so many seconds ago, and when just that was."""
@@ -132,23 +141,21 @@ async def sizes_of(counting: Redis) -> AsyncIterator[Callable[[], tuple[float, M
 
 async def test_a_ranking_that_is_killed_and_cut_back_is_repaired_by_itself(tmp_path: Path) -> None:
     chance = random.Random(5)
-    with started(Redis(tmp_path / "redis")) as counting:
-        server = Server(tmp_path / "data", "--ranking", "redis", "--ranking-servers", counting.address, measured=False)
-        server.start()
-        try:
-            async with loaded(server) as load, sizes_of(counting) as sizes:
-                for kill in range(KILLS):
-                    await load.until_more(chance.randint(20, 200))
-                    if kill % 3 == 2:
-                        await asyncio.sleep(LOST_SECONDS + 0.5)  # so that there is as much to lose
-                        await asyncio.to_thread(cut_back, counting, sizes()[1])
-                    else:
-                        counting.kill()
-                        await asyncio.to_thread(counting.start)
-            assert not load.refused, "tweets go on without it"
-            await expect_counts(server, load.root)
-        finally:
-            server.stop()
+    with (
+        started(Redis(tmp_path / "redis")) as counting,
+        running_server(tmp_path, "--ranking", "redis", "--ranking-servers", counting.address, measured=False) as server,
+    ):
+        async with loaded(server) as load, sizes_of(counting) as sizes:
+            for kill in range(KILLS):
+                await load.until_more(chance.randint(20, 200))
+                if kill % 3 == 2:
+                    await asyncio.sleep(LOST_SECONDS + 0.5)  # so that there is as much to lose
+                    await asyncio.to_thread(cut_back, counting, sizes()[1])
+                else:
+                    counting.kill()
+                    await asyncio.to_thread(counting.start)
+        assert not load.refused, "tweets go on without it"
+        await expect_counts(server, load.root)
 
 
 async def test_a_store_that_is_killed_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
@@ -156,9 +163,7 @@ async def test_a_store_that_is_killed_loses_nothing_that_was_acknowledged(tmp_pa
     with started(Redis(tmp_path / "redis", fsync="always")) as keeping:
         flags = ["--store", "redis", "--store-servers", keeping.address]
         flags += ["--ranking", "redis", "--ranking-servers", keeping.address]
-        server = Server(tmp_path / "data", *flags, measured=False)
-        server.start()
-        try:
+        with running_server(tmp_path, *flags, measured=False) as server:
             async with loaded(server) as load:
                 for _ in range(KILLS):
                     await load.until_more(chance.randint(20, 200))
@@ -166,21 +171,14 @@ async def test_a_store_that_is_killed_loses_nothing_that_was_acknowledged(tmp_pa
                     await asyncio.to_thread(keeping.start)
                     await load.until_more(1)
             assert set(load.refused) <= {"store_unavailable", "not_ready"}, "and nothing else"
-            async with Client(server.url) as client:
-                found = await bodies(client)
-            assert set(found) >= load.acknowledged.keys(), "nothing is lost"
-            assert set(found.values()) == {1}, "nothing is there twice"
-            await expect_counts(server, load.root)
-        finally:
-            server.stop()
+            await expect_all(load)
 
 
 async def test_a_store_that_syncs_once_a_second_loses_the_last_seconds_at_most(tmp_path: Path) -> None:
     """A kill alone loses nothing that reached the page cache, so its file is cut back, as when the machine died."""
     with started(Redis(tmp_path / "redis")) as keeping:
-        server = Server(tmp_path / "data", "--store", "redis", "--store-servers", keeping.address, measured=False)
-        server.start()
-        try:
+        flags = ("--store", "redis", "--store-servers", keeping.address)
+        with running_server(tmp_path, *flags, measured=False) as server:
             async with loaded(server) as load, sizes_of(keeping) as sizes:
                 await asyncio.sleep(LOST_SECONDS + 1)
                 await load.until_more(100)
@@ -194,26 +192,16 @@ async def test_a_store_that_syncs_once_a_second_loses_the_last_seconds_at_most(t
             assert lost, "else nothing was cut off"
             assert all(load.acknowledged[body] > cut_at for body in lost)
             _log.info("%d of %d acknowledged tweets were lost with %.0f seconds", len(lost), len(before), LOST_SECONDS)
-        finally:
-            server.stop()
-
-
-def replica_of(cluster: RedisCluster, master: Redis) -> Redis:
-    with redis.Redis(port=master.port) as connection:
-        port = int(connection.info("replication")["slave0"]["port"])
-    return next(node for node in cluster.nodes if node.port == port)
 
 
 async def test_a_failover_that_loses_the_last_counts_is_repaired(tmp_path: Path) -> None:
     with started(RedisCluster(tmp_path / "cluster")) as cluster:
         flags = ("--ranking", "redis", "--ranking-servers", cluster.address)
-        server = Server(tmp_path / "data", *flags, measured=False)
-        server.start()
-        try:
+        with running_server(tmp_path, *flags, measured=False) as server:
             async with loaded(server) as load:
                 await load.until_more(200)
                 dead = master_of(cluster, b"{rookery:%d}:" % (load.root.bytes[-1] % 64))
-                replica = replica_of(cluster, dead)
+                replica = replicas_of(cluster, dead)[0]
                 replica.pause()
                 with redis.Redis(port=dead.port) as connection:  # else what is on its way would reach it
                     connection.execute_command("CLIENT KILL TYPE replica")
@@ -224,8 +212,6 @@ async def test_a_failover_that_loses_the_last_counts_is_repaired(tmp_path: Path)
                 await load.until_more(100)
             assert not load.refused, "tweets go on without it"
             await expect_counts(server, load.root)
-        finally:
-            server.stop()
 
 
 async def test_a_store_on_a_cluster_goes_on_when_a_master_is_killed(tmp_path: Path) -> None:
@@ -233,9 +219,7 @@ async def test_a_store_on_a_cluster_goes_on_when_a_master_is_killed(tmp_path: Pa
     with started(RedisCluster(tmp_path / "cluster")) as cluster:
         flags = ["--store", "redis", "--store-servers", cluster.address]
         flags += ["--ranking", "redis", "--ranking-servers", cluster.address]
-        server = Server(tmp_path / "data", *flags, measured=False)
-        server.start()
-        try:
+        with running_server(tmp_path, *flags, measured=False) as server:
             async with loaded(server) as load:
                 for master in cluster.nodes[: 3 if LONG else 1]:
                     await load.until_more(200)
@@ -249,19 +233,7 @@ async def test_a_store_on_a_cluster_goes_on_when_a_master_is_killed(tmp_path: Pa
                     await asyncio.to_thread(cluster.wait_until_whole)
             assert set(load.refused) <= {"store_unavailable", "not_ready"}, "and nothing else"
             assert not load.unannounced
-            async with Client(server.url) as client:
-                found = await bodies(client)
-            assert set(found) >= load.acknowledged.keys(), "nothing is lost"
-            assert set(found.values()) == {1}, "nothing is there twice"
-            await expect_counts(server, load.root)
-        finally:
-            server.stop()
-
-
-def master_of(cluster: RedisCluster, key: bytes) -> Redis:
-    with redis.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port) as connection:
-        port = connection.get_node_from_key(key).port
-    return next(node for node in cluster.nodes if node.port == port)
+            await expect_all(load)
 
 
 async def has_new_master(cluster: RedisCluster, dead: Redis) -> bool:
@@ -283,9 +255,7 @@ async def test_nothing_is_lost_while_the_file_is_rewritten(tmp_path: Path) -> No
     """20,000 retweets in short: 2,000."""
     with started(Redis(tmp_path / "redis", fsync="always")) as counting:
         flags = ("--ranking", "redis", "--ranking-servers", counting.address)
-        server = Server(tmp_path / "data", *flags, measured=False)
-        server.start()
-        try:
+        with running_server(tmp_path, *flags, measured=False) as server:
             async with loaded(server) as load:
                 rewrites, enough = 0, 20_000 if LONG else 2_000
                 with redis.Redis(port=counting.port) as connection:
@@ -300,5 +270,3 @@ async def test_nothing_is_lost_while_the_file_is_rewritten(tmp_path: Path) -> No
             counting.kill()
             counting.start()
             await expect_counts(server, load.root)
-        finally:
-            server.stop()

@@ -1,5 +1,6 @@
 """Tweets: what is stored of them, what is shown of them, and how a shown one is put together from its cached part."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct
 
+from rookery.domain.errors import Conflict
 from rookery.domain.ids import TweetId, UserId, time_of
 
 
@@ -25,6 +27,29 @@ class TweetRecord(Struct, frozen=True):
     initial: int = 0
     """What `count_retweet` starts from."""
     deleted: bool = False
+
+
+def chained(tweet: TweetRecord, root: TweetId | None, depth: int, most_depth: int | None) -> TweetRecord:
+    """A retweet in its place: in the chain of the tweet it retweets, which has this root and depth, one below it.
+
+    Raises:
+        Conflict: `chain_too_long`, with more than `most_depth` tweets above it.
+    """
+    if most_depth is not None and depth + 1 > most_depth:
+        raise Conflict("chain_too_long", f"A chain has at most {most_depth} retweets.")
+    return msgspec.structs.replace(tweet, root=root or tweet.retweet, depth=depth + 1)
+
+
+def first_within(tweets: Iterable[tuple[bytes, int]], limit: int) -> list[TweetId]:
+    """The first of these tweets and their depths: so many, those above each in its chain included, and at least one."""
+    some: list[TweetId] = []
+    touched = 0
+    for tweet, depth in tweets:
+        touched += 1 + depth
+        if some and touched > limit:
+            break
+        some.append(TweetId(tweet))
+    return some
 
 
 class Link(Struct, frozen=True):

@@ -37,6 +37,20 @@ class Written:
     """The one for this tweet that was put on the list by this write: by `add_tweet` and `purge_user`."""
 
 
+def new_among(
+    tweets: Sequence[TweetRecord], known: Mapping[TweetId, TweetRecord]
+) -> tuple[list[TweetRecord], list[Written]]:
+    """Of tweets for a store whose counts are owed: those that it does not have, each once; and what to tell of all."""
+    new: dict[TweetId, TweetRecord] = {}
+    written: list[Written] = []
+    for tweet in tweets:
+        there = known.get(tweet.id) or new.get(tweet.id)
+        if there is None:
+            new[tweet.id] = tweet
+        written.append(Written(there or tweet, owes_count=True, repeated=there is not None))
+    return list(new.values()), written
+
+
 @dataclass(frozen=True, slots=True)
 class FanoutChange:
     """An author on his way between push and pull, and since when (milliseconds since 1970)."""

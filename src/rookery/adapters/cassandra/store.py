@@ -36,7 +36,7 @@ from rookery.domain.promises import Promise, ToldRun
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.clock import Clock
-from rookery.ports.store import Below, Credentials, FanoutChange, Written
+from rookery.ports.store import Below, Credentials, FanoutChange, Written, new_among
 
 _NEW, _OLD = b"\x01", b"\x00"
 _IMPORTED_AT_ONCE = 50
@@ -287,15 +287,8 @@ class CassandraStore:
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
         await self._require_known({tweet.author for tweet in tweets})
-        known = dict(await tweet_rows.by_ids(self._session, [tweet.id for tweet in tweets]))
-        new: list[TweetRecord] = []
-        written: list[Written] = []
-        for tweet in tweets:
-            repeated = tweet.id in known
-            if not repeated:
-                known[tweet.id] = tweet
-                new.append(tweet)
-            written.append(Written(known[tweet.id], owes_count=True, repeated=repeated))
+        known = await tweet_rows.by_ids(self._session, [tweet.id for tweet in tweets])
+        new, written = new_among(tweets, known)
         for start in range(0, len(new), _IMPORTED_AT_ONCE):
             rows = TweetRows(new[start : start + _IMPORTED_AT_ONCE])
             async with self._writing():

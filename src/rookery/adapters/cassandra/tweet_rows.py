@@ -8,10 +8,10 @@ import msgspec
 from rookery.adapters.cassandra import user_rows
 from rookery.adapters.cassandra.journal import NoTweetRows, TweetRows
 from rookery.adapters.cassandra.session import ABOVE_ALL, Row, Session
-from rookery.domain.errors import Conflict, deleted_tweet, unknown_tweet
+from rookery.domain.errors import deleted_tweet, unknown_tweet
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.timeline import entry
-from rookery.domain.tweets import TweetRecord
+from rookery.domain.tweets import TweetRecord, chained, first_within
 from rookery.ports.store import Below
 
 _COLUMNS = "id, author, title, body, retweet, root, depth, initial, deleted"
@@ -89,9 +89,7 @@ async def in_chain(session: Session, tweet: TweetRecord, most_depth: int | None)
         author = await user_rows.by_id(session, parent.author)
         if parent.deleted or author is None or author.deleted:
             raise deleted_tweet()
-        if parent.depth + 1 > most_depth:
-            raise Conflict("chain_too_long", f"A chain has at most {most_depth} retweets.")
-    return msgspec.structs.replace(tweet, root=parent.root or parent.id, depth=parent.depth + 1)
+    return chained(tweet, parent.root, parent.depth, most_depth)
 
 
 async def write(session: Session, rows: TweetRows, stamp: int) -> None:
@@ -160,11 +158,4 @@ async def forget(session: Session, rows: NoTweetRows, stamp: int) -> None:
 async def some_to_purge(session: Session, author: UserId, below: bytes | None, limit: int) -> list[TweetId]:
     """Some of a deleted user's tweets: so many, those above each in its chain included, and at least one."""
     query = "SELECT id, depth FROM tweet_by_author WHERE author = ? AND id < ? LIMIT ?"
-    some: list[TweetId] = []
-    touched = 0
-    for tweet, depth in await session.read(query, author, below or ABOVE_ALL, limit):
-        touched += 1 + depth
-        if some and touched > limit:
-            break
-        some.append(TweetId(tweet))
-    return some
+    return first_within(await session.read(query, author, below or ABOVE_ALL, limit), limit)

@@ -172,6 +172,15 @@ class Shard:
         return self._library.unavailable()
 
 
+def warn_of_loss(infos: Iterable[Mapping[str, Any]]) -> None:
+    """Say so in the log where servers don't keep what they are given."""
+    for info in infos:
+        if not info["aof_enabled"]:
+            _log.warning("Redis has no append-only file (appendonly yes): what it is given ends with its process")
+        if info["maxmemory"] and info["maxmemory_policy"] != "noeviction":
+            _log.warning("Redis takes keys away when it is full (maxmemory-policy): it must be noeviction")
+
+
 async def all_of(asked: Iterable[Awaitable[T]]) -> list[T]:
     """The answers of all, side by side. If some failed the first of these tells why, when all have come to an end."""
     answers = await asyncio.gather(*asked, return_exceptions=True)

@@ -55,6 +55,11 @@ def _behind(user: bytes) -> bytes:
     return user + b"\0"
 
 
+def _split(place: bytes) -> tuple[bytes, bytes]:
+    """The user to go on with, and the id to go on behind within what is his, if any."""
+    return (place[:ID_BYTES], place[ID_BYTES:]) if len(place) == 2 * ID_BYTES else (place, b"")
+
+
 def _after_users(users: Sequence[bytes]) -> bytes | None:
     return _behind(users[-1]) if len(users) == _USERS_AT_ONCE else None
 
@@ -65,7 +70,7 @@ async def walk_tweets(shards: Shards, position: bytes, limit: int) -> tuple[Sequ
 
 
 async def _some_tweets(shard: Shard, place: bytes, limit: int) -> tuple[Sequence[TweetRecord], bytes | None]:
-    user, tweet = (place[:ID_BYTES], place[ID_BYTES:]) if len(place) == 2 * ID_BYTES else (place, b"")
+    user, tweet = _split(place)
     rows = await shard.call("walk_tweets", user, tweet, _USERS_AT_ONCE, limit)
     found: list[TweetRecord] = []
     for author, values in rows:
@@ -101,7 +106,7 @@ async def _some_tokens(shard: Shard, place: bytes, _: int) -> tuple[Sequence[Cop
 
 
 async def _some_follows(shard: Shard, place: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
-    user, behind = (place[:ID_BYTES], place[ID_BYTES:]) if len(place) == 2 * ID_BYTES else (place, b"")
+    user, behind = _split(place)
     rows = await shard.call("walk_follows", user, behind, _USERS_AT_ONCE, limit)
     found = [
         FollowCopy(UserId(follower), UserId(member[:ID_BYTES]), int.from_bytes(member[ID_BYTES:], "big"))

@@ -11,7 +11,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any, TypeVar
 
-from rookery.adapters.redis.calling import Library, Shard, all_of, open_shards
+from rookery.adapters.redis.calling import Library, Shard, all_of, open_shards, warn_of_loss
 from rookery.adapters.redis.recounting import Recounting, Stale, unavailable
 from rookery.adapters.redis.servers import Access
 from rookery.domain.ids import TweetId
@@ -96,8 +96,8 @@ class RedisRanking:
     async def run(self) -> bytes:
         found = await self._all.infos()
         run = " ".join(f"{info['run_id']} {info['master_replid']}" for info in found).encode()
-        if run != self._run and not all(info["aof_enabled"] for info in found):
-            _log.warning("Redis has no append-only file (appendonly yes): what it counts ends with it")
+        if run != self._run:
+            warn_of_loss(found)
         self._run = run
         return run
 

@@ -1,8 +1,7 @@
 -- Users, follows and tweets, as functions: each is atomic and one round trip.
 --
 -- All keys of a shard begin with one base, which holds their hash tag. A user lies in one shard with all that is his:
---   user:<id>       hash  n name, d display name, a admin, x deleted, f fan-out and s since when, v version of his
---     follows
+--   user:<id>       hash  n name, d display name, a admin, x deleted, f fan-out and s since when, v of his follows
 --   password:<id>   his slow hash
 --   tokens:<id>     set   hashes of his tokens
 --   following:<id>  zset  followee, time; in the order of ids, as its scores are 0
@@ -14,8 +13,8 @@
 -- Elsewhere may lie, each in the shard of its own key
 --   names zset (name key, 0, user), token_owners zset (hash, user), homes hash (tweet -> shard),
 --   keys hash (idempotency key -> digest, time, state, made), key_times zset (time, key), pending and counted zsets
---   owed zset       what of a write is yet to be done in other shards; begun:<claim> is what such a write decided, ''
---     if never
+--   owed zset       what of a write is yet to be done in other shards
+--   begun:<claim>   what a write whose key was claimed so decided; '' if it was refused
 --
 -- A write is one operation that decides and others that follow from it. Those of its own shard are done with it, and
 -- the others are owed until whoever called has done them. They can be done twice, and late.
@@ -50,16 +49,18 @@ end
 
 -- Users
 
+local function owner_of(base, name)
+    for _, member in ipairs(redis.call('ZRANGEBYLEX', base .. 'names', '[' .. name .. '\0', '(' .. name .. '\1')) do
+        if #member == #name + 17 then return string.sub(member, -16) end
+    end
+    return false
+end
+
 -- name key, user
 function ops.claim_name(base, args)
-    local names, key = base .. 'names', args[1] .. '\0'
-    for _, member in ipairs(redis.call('ZRANGEBYLEX', names, '[' .. key, '(' .. args[1] .. '\1')) do
-        if #member == #key + 16 then
-            if string.sub(member, -16) ~= args[2] then return nil, 'name_taken' end
-            return {}
-        end
-    end
-    redis.call('ZADD', names, 0, key .. args[2])
+    local owner = owner_of(base, args[1])
+    if owner and owner ~= args[2] then return nil, 'name_taken' end
+    if not owner then redis.call('ZADD', base .. 'names', 0, args[1] .. '\0' .. args[2]) end
     return {}
 end
 
@@ -88,7 +89,7 @@ function ops.restore_user(base, args)
     return {}
 end
 
--- the same, of a copy
+-- user, hash of a copy: who is deleted has none
 function ops.restore_token(base, args)
     if is_live(base, args[1]) then redis.call('SADD', base .. 'tokens:' .. args[1], args[2]) end
     return {}
@@ -358,11 +359,9 @@ local function run(base, operation, decided, is_late)
     return ops[operation[2]](base, args, decided, is_late)
 end
 
--- entry, key or '', its digest or '' where the key lies elsewhere and it is the name of its claim, since when it is
--- good,
--- how many operations, and of each its shard's base, name, how many arguments, arguments: what was decided, and
--- whether something is owed; or the
--- row of the key of a write that was done before
+-- entry; key, its digest and since when it is good, or the name of a claim and '' where the key lies elsewhere, or ''
+-- twice; how many operations, and of each its shard's base, name, how many arguments, arguments:
+-- what was decided, and how much is owed; or the row of the key of a write that was done before
 redis.register_function(PREFIX .. 'write', function(keys, args)
     local base, key, digest = keys[1], args[2], args[3]
     if digest ~= '' then
@@ -398,13 +397,13 @@ redis.register_function(PREFIX .. 'follow_up', function(keys, args)
     return 1
 end)
 
--- entries: they are owed no more
-redis.register_function(PREFIX .. 'paid', function(keys, args)
-    for _, entry in ipairs(args) do
-        redis.call('ZREMRANGEBYLEX', keys[1] .. 'owed', '[' .. entry, '[' .. entry .. '\255')
-    end
+local function remove_by_ids(key, ids)
+    for _, id in ipairs(ids) do redis.call('ZREMRANGEBYLEX', key, '[' .. id, '[' .. id .. '\255') end
     return 1
-end)
+end
+
+-- entries: they are owed no more
+redis.register_function(PREFIX .. 'paid', function(keys, args) return remove_by_ids(keys[1] .. 'owed', args) end)
 
 -- key, digest, since when it is good, time, made, name of the claim: the row of the key, which is this one, in state
 -- N, if there is none
@@ -460,12 +459,7 @@ redis.register_function(PREFIX .. 'rehouse', function(keys, args)
 end)
 
 -- promises by their ids
-redis.register_function(PREFIX .. 'fulfil', function(keys, args)
-    for _, id in ipairs(args) do
-        redis.call('ZREMRANGEBYLEX', keys[1] .. 'pending', '[' .. id, '[' .. id .. '\255')
-    end
-    return 1
-end)
+redis.register_function(PREFIX .. 'fulfil', function(keys, args) return remove_by_ids(keys[1] .. 'pending', args) end)
 
 -- members of counted
 redis.register_function(PREFIX .. 'note_counted', function(keys, args)
@@ -538,13 +532,7 @@ reads('users', function(keys, args)
 end)
 
 -- name key: user
-reads('owner', function(keys, args)
-    local from, to = '[' .. args[1] .. '\0', '(' .. args[1] .. '\1'
-    for _, member in ipairs(redis.call('ZRANGEBYLEX', keys[1] .. 'names', from, to)) do
-        if #member == #args[1] + 17 then return string.sub(member, -16) end
-    end
-    return false
-end)
+reads('owner', function(keys, args) return owner_of(keys[1], args[1]) end)
 
 -- name key, limit: members of names behind it
 reads('names', function(keys, args)
@@ -652,7 +640,7 @@ reads('moving', function(keys)
     return found
 end)
 
--- 'pending' or 'counted', bounds as of ZRANGEBYLEX, limit: members
+-- 'pending', 'counted' or 'unfollows', bounds as of ZRANGEBYLEX, limit: members
 reads('listed', function(keys, args)
     return redis.call('ZRANGEBYLEX', keys[1] .. args[1], args[2], args[3], 'LIMIT', 0, args[4])
 end)
@@ -679,7 +667,7 @@ reads('epochs', function(keys)
     return redis.call('HGETALL', keys[1] .. 'epochs')
 end)
 
--- key: digest, made, state, told and time of its row, if it is later than `since`
+-- key, digest, since when it is good: its row
 reads('recall', function(keys, args)
     local row, why = row_of(keys[1], args[1], args[2], args[3])
     if why then return refusal(why) end
@@ -688,7 +676,6 @@ end)
 
 -- Walking: each gives some from a position on. Users come in the order of their ids, and their rows likewise.
 
--- user, limit: users from him on, he included
 local function users_from(base, user, limit)
     return redis.call('ZRANGEBYLEX', base .. 'users', '[' .. user, '+', 'LIMIT', 0, limit)
 end

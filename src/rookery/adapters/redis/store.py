@@ -5,7 +5,6 @@ server is one shard, and each write one such function; on a cluster the rest of 
 """
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from itertools import islice
 import msgspec
 
 from rookery.adapters.redis import copy_rows
-from rookery.adapters.redis.calling import Shard, all_of, open_shards
+from rookery.adapters.redis.calling import Shard, all_of, open_shards, warn_of_loss
 from rookery.adapters.redis.rows import depth_of, member_of, millis, promise_of, tweet_of, user_of, value_of
 from rookery.adapters.redis.servers import Access
 from rookery.adapters.redis.shards import AT_ONCE, Shards, batches
@@ -26,12 +25,10 @@ from rookery.domain.idempotency import KEPT_MILLIS, Once
 from rookery.domain.ids import ID_BYTES, TweetId, UserId, id_at
 from rookery.domain.promises import Promise, ToldRun
 from rookery.domain.timeline import entry
-from rookery.domain.tweets import TweetRecord
+from rookery.domain.tweets import TweetRecord, chained, first_within
 from rookery.domain.users import FanoutState, UserCounts, UserRecord, name_key
 from rookery.ports.clock import Clock
-from rookery.ports.store import Below, Credentials, FanoutChange, Written, not_the_same
-
-_log = logging.getLogger(__name__)
+from rookery.ports.store import Below, Credentials, FanoutChange, Written, new_among, not_the_same
 
 UNFOLLOWS_KEPT_MILLIS = 30 * 60 * 60 * 1000
 COUNTED_KEPT_MILLIS = 26 * 60 * 60 * 1000
@@ -62,11 +59,7 @@ class RedisStore:
         if there != many:
             began, are = ("a cluster", "one server") if len(self._shards.all) == 1 else ("one server", "a cluster")
             raise Conflict("shards_differ", f"This store began on {began}, and store.servers name {are}.")
-        for info in await self._shards.first.infos():
-            if not info["aof_enabled"]:
-                _log.warning("Redis has no append-only file (appendonly yes): what is written is lost with its process")
-            if info["maxmemory"] and info["maxmemory_policy"] != "noeviction":
-                _log.warning("Redis takes keys away when it is full (maxmemory-policy): it must be noeviction")
+        warn_of_loss(await self._shards.first.infos())
 
     # --- users -------------------------------------------------------------------------------------------------------
 
@@ -143,7 +136,8 @@ class RedisStore:
             made = promise(tweet)
             return replace(await self._delete_tweet(shard, tweet, made), promise=made)
 
-        some = _some_to_purge(left[0], limit)
+        rows = left[0]
+        some = first_within(((rows[at], depth_of(rows[at + 1])) for at in range(0, len(rows), 2)), limit)
         deleted = await all_of(delete(tweet) for tweet in some)
         followees = left[1][: limit - len(some)]
         if followees:
@@ -297,24 +291,14 @@ class RedisStore:
         if found is None:
             raise unknown_tweet()
         parent = tweet_of(tweet.retweet, found[0])
-        if most_depth is not None:
-            if parent.deleted or not found[1]:
-                raise deleted_tweet()
-            if parent.depth + 1 > most_depth:
-                raise Conflict("chain_too_long", f"A chain has at most {most_depth} retweets.")
-        return msgspec.structs.replace(tweet, root=parent.root or parent.id, depth=parent.depth + 1)
+        if most_depth is not None and (parent.deleted or not found[1]):
+            raise deleted_tweet()
+        return chained(tweet, parent.root, parent.depth, most_depth)
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
         await self._require_known({tweet.author for tweet in tweets})
         known = await self._read(await self._shards.of_tweets([tweet.id for tweet in tweets], search=False))
-        new: list[TweetRecord] = []
-        written: list[Written] = []
-        for tweet in tweets:
-            repeated = tweet.id in known
-            if not repeated:
-                known[tweet.id] = tweet
-                new.append(tweet)
-            written.append(Written(known[tweet.id], owes_count=True, repeated=repeated))
+        new, written = new_among(tweets, known)
         await copy_rows.put_tweets(self._shards, self._writing, new)
         return written
 
@@ -501,15 +485,3 @@ class RedisStore:
     async def _require_known(self, users: Collection[UserId]) -> None:
         if len(await self.users(list(users))) < len(users):
             raise Conflict("inconsistent", "What is to be written speaks of users who never were.")
-
-
-def _some_to_purge(rows: Sequence[bytes], limit: int) -> Sequence[TweetId]:
-    """Of tweets and their values so many, those above each in its chain included, and at least one."""
-    some: list[TweetId] = []
-    touched = 0
-    for at in range(0, len(rows), 2):
-        touched += 1 + depth_of(rows[at + 1])
-        if some and touched > limit:
-            break
-        some.append(TweetId(rows[at]))
-    return some

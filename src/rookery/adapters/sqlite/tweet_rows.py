@@ -7,12 +7,12 @@ import msgspec
 
 from rookery.adapters.sqlite import count_rows, key_rows, promise_rows
 from rookery.adapters.sqlite.user_rows import chunks, marks, require_live
-from rookery.domain.errors import Conflict, deleted_tweet, unknown_tweet
+from rookery.domain.errors import deleted_tweet, unknown_tweet
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.promises import Promise
 from rookery.domain.timeline import entry
-from rookery.domain.tweets import TweetRecord, link_of
+from rookery.domain.tweets import TweetRecord, chained, first_within, link_of
 from rookery.ports.store import Below, Written
 
 _COLUMNS = "id, author, title, body, retweet, root, depth, initial, deleted"
@@ -89,9 +89,7 @@ def _in_chain(sql: sqlite3.Connection, tweet: TweetRecord, parent_id: TweetId, m
     root, depth, deleted = row
     if deleted:
         raise deleted_tweet()
-    if depth + 1 > most_depth:
-        raise Conflict("chain_too_long", f"A chain has at most {most_depth} retweets.")
-    return msgspec.structs.replace(tweet, root=TweetId(root or parent_id), depth=depth + 1)
+    return chained(tweet, root, depth, most_depth)
 
 
 def add_many(sql: sqlite3.Connection, tweets: Sequence[TweetRecord], *, counts: bool) -> list[Written]:
@@ -138,13 +136,7 @@ def delete(sql: sqlite3.Connection, tweet: TweetId, *, counts: bool) -> Written:
 def delete_some_of(sql: sqlite3.Connection, author: UserId, limit: int, *, counts: bool) -> list[Written]:
     """Delete some of a deleted user's tweets: so many, those above each in its chain included, and at least one."""
     query = "SELECT id, depth FROM tweet WHERE author = ? AND NOT deleted LIMIT ?"
-    some: list[TweetId] = []
-    touched = 0
-    for tweet, depth in sql.execute(query, (author, limit)):
-        touched += 1 + depth
-        if some and touched > limit:
-            break
-        some.append(TweetId(tweet))
+    some = first_within(sql.execute(query, (author, limit)), limit)
     return [delete(sql, tweet, counts=counts) for tweet in some]
 
 
