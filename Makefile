@@ -17,8 +17,8 @@ serve: run ## run the server, with its data in ./data
 cluster: dev ## run memcached, Redis and two servers on them, with their data in ./data/cluster
 	$(BIN)/python -m tools.servers --rookery 2 $(ARGS)
 
-test: dev ## run the tests
-	$(BIN)/pytest $(ARGS)
+test: dev ## run the tests, in two processes; ARGS="-n 0 …" takes one
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-long: export TEST_LONG = 1
 test-long: test ## run the tests, the long ones too

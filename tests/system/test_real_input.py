@@ -151,7 +151,7 @@ PLACES: Mapping[str, Callable[[], Place]] = {
     "embedded": lambda: Place(1, ()),
     "redis": redis_alone,
     "redis-ranking": redis_counting,
-    "cluster": cluster,
+    "cassandra": cluster,
 }
 
 

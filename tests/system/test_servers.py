@@ -89,7 +89,7 @@ def test_what_is_not_known_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("number", "kinds"),
     [(signal.SIGINT, [Memcached]), (signal.SIGTERM, [Memcached, Redis]), (signal.SIGKILL, [])],
-    ids=["SIGINT", "SIGTERM", "SIGKILL"],
+    ids=["SIGINT", "SIGTERM", "SIGKILL-cassandra-too"],
 )
 def test_a_cluster_serves_and_ends_with_who_started_it(
     tmp_path: Path, number: signal.Signals, kinds: list[type[Memcached | Redis]]

@@ -1,9 +1,13 @@
 """Programs that the servers need: found, or installed when root on Debian, or told about."""
 
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+
+_LOCK = Path("/run/lock/rookery-install")
 
 
 class Missing(Exception):
@@ -16,11 +20,7 @@ def require(program: str, package: str) -> str:
     Raises:
         Missing: when it is not there and this is not root on Debian.
     """
-    found = shutil.which(program)
-    if found is None and _may_install():
-        _apt("update")
-        _apt("install", "-y", "--no-install-recommends", package)
-        found = shutil.which(program)
+    found = _found_or_installed(package, lambda: shutil.which(program))
     if found is None:
         raise Missing(f"there is no {program}: install the package {package} (apt-get install {package})")
     return found
@@ -32,14 +32,22 @@ def require_file(pattern: str, package: str) -> str:
     Raises:
         Missing: as for `require`.
     """
-    found = sorted(Path("/").glob(pattern))
-    if not found and _may_install():
-        _apt("update")
-        _apt("install", "-y", "--no-install-recommends", package)
-        found = sorted(Path("/").glob(pattern))
-    if not found:
+    found = _found_or_installed(package, lambda: next(map(str, sorted(Path("/").glob(pattern))), None))
+    if found is None:
         raise Missing(f"there is no /{pattern}: install the package {package} (apt-get install {package})")
-    return str(found[0])
+    return found
+
+
+def _found_or_installed(package: str, find: Callable[[], str | None]) -> str | None:
+    found = find()
+    if found is not None or not _may_install():
+        return found
+    with _LOCK.open("w") as lock:  # others who share the tests may want it in the same moment
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if find() is None:
+            _apt("update")
+            _apt("install", "-y", "--no-install-recommends", package)
+    return find()
 
 
 def _may_install() -> bool:

@@ -76,6 +76,11 @@ def unknown_user() -> NotFound:
     return NotFound("unknown_user", "There is no such user.")
 
 
+def half_made_user() -> Unavailable:
+    """The answer for a handle that is taken, when whoever takes it has not written its user yet."""
+    return Unavailable("busy", "This name is just being given away; try again in a moment.")
+
+
 def unknown_tweet() -> NotFound:
     """The answer for a tweet id that was never given."""
     return NotFound("unknown_tweet", "There is no such tweet.")

@@ -10,7 +10,7 @@ from hashlib import sha256
 from hmac import digest as hmac_digest
 from uuid import UUID
 
-from rookery.domain.errors import Conflict, Forbidden, Unauthenticated, unknown_user
+from rookery.domain.errors import Conflict, Forbidden, Unauthenticated, half_made_user, unknown_user
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import UserId, parse_id
 from rookery.domain.promises import Work
@@ -180,12 +180,19 @@ class Accounts:
         return record
 
     async def find_or_make(self, caller: Caller, name: str) -> UserRecord:
-        """The user of a handle, made if there is none, as open mode does for whoever posts."""
+        """The user of a handle, made if there is none, as open mode does for whoever posts.
+
+        Raises:
+            NotFound: `unknown_user`.
+            Unavailable: `busy`, while he is being made.
+        """
         record = await self._store.user_by_name(check_name(name))
         if record is None and caller.anyone and self._rules.registration_open:
             with suppress(Conflict):  # another request made him in this moment
                 await self.register(caller, name, None)
             record = await self._store.user_by_name(name)
+            if record is None:
+                raise half_made_user()
         if record is None or record.deleted:
             raise unknown_user()
         return record

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import NewType
 
-from rookery.domain.errors import BrokenRule, Conflict, unknown_user
+from rookery.domain.errors import BrokenRule, Conflict, half_made_user, unknown_user
 from rookery.domain.ids import TweetId, UserId, id_at
 from rookery.domain.promises import Work
 from rookery.domain.text import clean_body, clean_title
@@ -71,6 +71,7 @@ class Loading:
         Raises:
             BrokenRule: `name_invalid`.
             NotFound: `unknown_user`, for the handle of a deleted user.
+            Unavailable: `busy`, for that of one who is being made.
         """
         users = await self._resolve(name for pair in pairs for name in pair)
         found = [(self._id(follower), self._id(followee)) for follower, followee in pairs]
@@ -83,6 +84,7 @@ class Loading:
 
         Raises:
             NotFound: `unknown_user`, for the handle of a deleted user.
+            Unavailable: `busy`, for that of one who is being made.
         """
         users = await self._resolve(tweet.author for tweet in found)
         written = await self._store.add_tweets([self._record(tweet) for tweet in found])
@@ -123,7 +125,9 @@ class Loading:
                 return True
             except Conflict:  # beside us someone registered under it
                 found = await self._store.user_by_name(name)
-        if found is None or found.deleted:
+        if found is None:
+            raise half_made_user()
+        if found.deleted:
             raise unknown_user()
         self._known[name_key(name)] = found.id
         return False

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def create_app(services: Services, options: WebOptions, clock: Clock) -> ASGIApp
 def create_routes(services: Services | None, options: WebOptions, clock: Clock) -> Litestar:
     """The routes alone. Without services they can still be looked at."""
     app = _litestar(State({"services": services, "options": options, "clock": clock}), None)
-    app.state.document = document.encode(openapi_document())
+    app.state.document = _encoded_document()
     return app
 
 
@@ -69,6 +70,12 @@ def openapi_document() -> dict[str, Any]:
     It is made by an application of its own: one that has a document also serves pages that load from elsewhere.
     """
     return document.document_of(_litestar(State(), document.openapi_config()))
+
+
+@cache
+def _encoded_document() -> bytes:
+    """Made once in a process: it takes twice as long as all else of an application, and is the same for each."""
+    return document.encode(openapi_document())
 
 
 def _litestar(state: State, documented: OpenAPIConfig | None) -> Litestar:
