@@ -1,14 +1,20 @@
 """How the tests are shared out, where several processes run them."""
 
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests together, as they share servers, and give all of Cassandra's to one process.
+class Groups(LoadScopeScheduling):  # type: ignore[misc] # untyped
+    """Keeps a file's tests together, as they share servers, and gives all of Cassandra's to one process.
 
     So there is one Java program at a time, but where a test is about several.
     """
-    for item in items:
-        group = "cassandra" if "cassandra" in item.nodeid.lower() else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "cassandra" if "cassandra" in nodeid.lower() else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
