@@ -18,7 +18,7 @@ cluster: dev ## run memcached, Redis and two servers on them, with their data in
 	$(BIN)/python -m tools.servers --rookery 2 $(ARGS)
 
 test: dev ## run the tests, in two processes; ARGS="-n 0 …" takes one
-	$(BIN)/pytest -n 2 $(ARGS)
+	$(BIN)/pytest -n 2 --no-loadscope-reorder $(ARGS)
 
 test-long: export TEST_LONG = 1
 test-long: test ## run the tests, the long ones too

@@ -13,12 +13,14 @@ from tests.serving import running_server
 from tests.system.commands import rookery
 from tests.system.test_real_input import each
 
+pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
+
 CHAIN = 1_000
 CLIENTS = 200
 
 
 async def test_a_chain_of_a_thousand_counts_right_at_every_link(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
+    with running_server(tmp_path, measured=False) as server:
         async with Client(server.url) as client:
             root = last = await client.post("ada", "first")
             for _ in range(CHAIN):
@@ -38,7 +40,7 @@ async def test_a_chain_of_a_thousand_counts_right_at_every_link(tmp_path: Path) 
 async def test_many_clients_on_the_end_of_a_long_chain_lose_and_double_nothing(tmp_path: Path, kind: str) -> None:
     """Each asks once or more for one retweet of the 999th link."""
     chance = random.Random(CLIENTS)
-    with running_server(tmp_path, *flags_of(kind)) as server:
+    with running_server(tmp_path, *flags_of(kind), measured=False) as server:
         async with Client(server.url) as client:
             last = await client.post("ada", "first")
             for _ in range(CHAIN - 2):
@@ -74,7 +76,7 @@ def flags_of(kind: str) -> list[str]:
 
 
 async def test_a_replay_at_the_same_moment_counts_once(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
+    with running_server(tmp_path, measured=False) as server:
         async with Client(server.url) as client:
             root = await client.post("ada", "first")
             made = await asyncio.gather(
@@ -85,7 +87,7 @@ async def test_a_replay_at_the_same_moment_counts_once(tmp_path: Path) -> None:
 
 
 async def test_everyone_can_retweet_while_others_delete(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
+    with running_server(tmp_path, measured=False) as server:
         async with Client(server.url) as client:
             root = await client.post("ada", "first")
 

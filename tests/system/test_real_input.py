@@ -32,7 +32,7 @@ T = TypeVar("T")
 AT_ONCE = 8
 MOST_CHANGES = 500
 LONG = os.environ.get("TEST_LONG") == "1"
-FOLLOWED_TO_THE_END = 200 if LONG else 80
+FOLLOWED_TO_THE_END = 200 if LONG else 20
 
 
 class Town:
