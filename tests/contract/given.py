@@ -10,6 +10,7 @@ import pytest
 from rookery.domain import idempotency
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import TweetId, UserId, id_at
+from rookery.domain.promises import Promise
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import UserRecord
 from rookery.ports.store import Credentials, Store, Written
@@ -17,6 +18,8 @@ from rookery.ports.store import Credentials, Store, Written
 NOON = 1_760_000_000_000
 HOUR = 60 * 60 * 1000
 DAY = 24 * HOUR
+LATER = 4_000_000_000_000
+"""After all that is done by the machine's own clock."""
 MOST = 1_000
 """A bound on chains and followees that no test runs into by chance."""
 
@@ -95,6 +98,11 @@ async def purge(store: Store, user: UserRecord, limit: int = 10) -> None:
     """Take all rows of a deleted user away."""
     async for _ in purge_steps(store, user, limit):
         pass
+
+
+async def sweep(store: Store) -> list[Promise]:
+    """List what was promised, as every process does now and then: writes that stopped half way are finished by it."""
+    return list(await store.promises(LATER, b"", 100))
 
 
 def deleted(record: TweetRecord) -> TweetRecord:

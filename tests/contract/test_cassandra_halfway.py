@@ -20,9 +20,8 @@ from rookery.ports.store import Credentials
 from tests.clocks import ShiftedClock
 from tests.contract.adapters.cassandra import SECONDS, access, keyspace_of, new_keyspace
 from tests.contract.expecting import refused
-from tests.contract.given import MOST, NOON, Given, deleted, once, purge
+from tests.contract.given import LATER, MOST, NOON, Given, deleted, once, purge, sweep
 
-LATER = 4_000_000_000_000
 TOKEN = b"t" * 32
 
 Open = Callable[[int], Coroutine[Any, Any, CassandraStore]]
@@ -52,10 +51,6 @@ async def store(on_machine: Open) -> CassandraStore:
 @pytest.fixture
 def given(store: CassandraStore) -> Given:
     return Given(store)
-
-
-async def sweep(store: CassandraStore) -> list[Promise]:
-    return list(await store.promises(LATER, b"", 100))
 
 
 def promise(store: CassandraStore, work: Work = Work.POST, subject: bytes = b"s" * 16) -> Promise:

@@ -19,9 +19,7 @@ from rookery.services.loading import Loading
 from rookery.wiring import Backends, Rookery, join
 from tests.contract.adapters.cassandra import open_store
 from tests.contract.expecting import refused
-from tests.contract.given import Given
-
-LATER = 4_000_000_000_000
+from tests.contract.given import Given, sweep
 
 
 @asynccontextmanager
@@ -56,7 +54,7 @@ async def test_who_posts_under_it_is_told_to_come_again(store: CassandraStore, a
         accounts = rookery.services.accounts
         with refused(Unavailable, "busy"):
             await accounts.find_or_make(ANYONE, ada.name)
-        await store.promises(LATER, b"", 100)
+        await sweep(store)
         assert (await accounts.find_or_make(ANYONE, ada.name)).id == ada.id
 
 
@@ -65,5 +63,5 @@ async def test_who_loads_it_is_told_to_come_again(store: CassandraStore, ada: Us
         loading = Loading(store, rookery.backends.clock, rookery.services.top, rookery.promises)
         with refused(Unavailable, "busy"):
             await loading.follows([(ada.name, "bob")])
-        await store.promises(LATER, b"", 100)
+        await sweep(store)
         assert (await loading.follows([(ada.name, "bob")])).added == 1

@@ -18,9 +18,8 @@ from rookery.ports.store import Credentials
 from tests.contract.adapters.redis import prefix_of, redis_access
 from tests.contract.expecting import refused
 from tests.contract.expecting import unavailable as is_unavailable
-from tests.contract.given import MOST, NOON, Given, once, purge
+from tests.contract.given import MOST, NOON, Given, once, purge, sweep
 
-LATER = 4_000_000_000_000
 TOKEN = b"t" * 32
 
 
@@ -71,10 +70,6 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
     monkeypatch.setattr(Writing, "_pay", forget)
-
-
-async def sweep(store: RedisStore) -> Sequence[Promise]:
-    return await store.promises(LATER, b"", 100)
 
 
 async def users_together(given: Given) -> tuple[UserRecord, UserRecord]:

@@ -101,20 +101,17 @@ async def bodies(client: Client) -> Counter[str]:
     return found
 
 
-async def leading(client: Client) -> list[int | None]:
-    """The count of the first of the top list; none while the ranking is away."""
-    with suppress(RookeryError):
-        return [tweet.count_retweet for tweet in await client.top(1)]
-    return []
-
-
 async def expect_counts(server: Server, root: UUID) -> None:
     """They get right by themselves."""
     async with Client(server.url) as client:
         there = (await bodies(client)).total()
         async with asyncio.timeout(REPAIRED_SECONDS):
-            while [(await client.tweet(root)).count_retweet, *await leading(client)] != [there, there]:
+            while (await client.tweet(root)).count_retweet != there:
                 await asyncio.sleep(0.1)
+            # A Redis that syncs each write may be late for once, and then nobody knows the count.
+            while (leading := [tweet.count_retweet for tweet in await client.top(1)]) == [None]:
+                await asyncio.sleep(0.1)
+        assert leading == [there]
     done = await asyncio.to_thread(rookery, "recount", "--data", str(server.data), *server.flags)
     assert " 0 were wrong" in done.stdout
 
