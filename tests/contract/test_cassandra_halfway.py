@@ -90,20 +90,6 @@ async def test_a_tweet_that_was_only_promised_is_written_by_whoever_sweeps(on_ma
     assert await sweep(other) == [made], "it is on the list until it is fulfilled"
 
 
-async def test_an_unfinished_registration_is_finished_or_was_never_begun(on_machine: Open, given: Given) -> None:
-    dead, other = await on_machine(0), await on_machine(0)
-    ada, second = given.person("ada"), given.person("Ada")
-    await dead._journal.add(None, UserRows(ada, "hash", TOKEN))
-    await dead._journal.add(None, UserRows(second, "other", b"o" * 32))
-    assert await sweep(other) == [], "nobody outside waits for it"
-    found = await other.user_by_name("ada")
-    assert found in (ada, second)
-    owners = [await other.token_owner(token) for token in (TOKEN, b"o" * 32)]
-    assert sorted(owner is None for owner in owners) == [False, True]
-    assert len(await other.users([ada.id, second.id])) == 1, "who did not get the name is nobody"
-    assert await sweep(other) == []
-
-
 async def test_an_unfinished_follow_is_seen_from_both_ends_after_a_sweep(store: CassandraStore, given: Given) -> None:
     ada, bob = await given.users(2)
     await store.follow(ada.id, bob.id, NOON, MOST)

@@ -1,4 +1,4 @@
-"""A handle of which a ring knows whose it is, and nothing else yet: its maker died, or is at work."""
+"""Users whom a ring knows by half: their maker died, or is at work."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +21,8 @@ from tests.contract.adapters.cassandra import open_store
 from tests.contract.expecting import refused
 from tests.contract.given import Given, sweep
 
+TOKEN = b"t" * 32
+
 
 @asynccontextmanager
 async def rookery_on(store: CassandraStore, folder: Path) -> AsyncIterator[Rookery]:
@@ -35,6 +37,14 @@ async def rookery_on(store: CassandraStore, folder: Path) -> AsyncIterator[Rooke
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[CassandraStore]:
+    async with open_store(tmp_path) as store:
+        assert isinstance(store, CassandraStore)
+        yield store
+
+
+@pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[CassandraStore]:
+    """The same, as another process has it."""
     async with open_store(tmp_path) as store:
         assert isinstance(store, CassandraStore)
         yield store
@@ -65,3 +75,19 @@ async def test_who_loads_it_is_told_to_come_again(store: CassandraStore, ada: Us
             await loading.follows([(ada.name, "bob")])
         await sweep(store)
         assert (await loading.follows([(ada.name, "bob")])).added == 1
+
+
+async def test_an_unfinished_registration_is_finished_or_was_never_begun(
+    store: CassandraStore, other: CassandraStore
+) -> None:
+    given = Given(store)
+    ada, second = given.person("ada"), given.person("Ada")
+    await store._journal.add(None, UserRows(ada, "hash", TOKEN))
+    await store._journal.add(None, UserRows(second, "other", b"o" * 32))
+    assert await sweep(other) == [], "nobody outside waits for it"
+    found = await other.user_by_name("ada")
+    assert found in (ada, second)
+    owners = [await other.token_owner(token) for token in (TOKEN, b"o" * 32)]
+    assert sorted(owner is None for owner in owners) == [False, True]
+    assert len(await other.users([ada.id, second.id])) == 1, "who did not get the name is nobody"
+    assert await sweep(other) == []
