@@ -13,10 +13,11 @@ from litestar.types import ASGIApp
 
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memory import MemoryCache
-from rookery.adapters.sqlite import Database, ServerLock, SqliteRanking, SqliteStore
+from rookery.adapters.sqlite import Database, ServerLock, SqliteRanking, SqliteStore, rename
 from rookery.adapters.system import SystemClock
 from rookery.config import IN_PROCESS_CACHES, Settings
 from rookery.domain.errors import Unavailable
+from rookery.domain.tallies import Metered
 from rookery.ports.cache import Cache
 from rookery.ports.clock import Clock
 from rookery.ports.ranking import Ranking
@@ -34,6 +35,7 @@ from rookery.services.sweeping import Sweeping
 from rookery.services.telling import Telling
 from rookery.services.top import Top
 from rookery.services.tweets import Tweets
+from rookery.services.watching import Watch
 from rookery.web.app import create_app
 from rookery.web.context import RateLimits, Services, WebOptions
 
@@ -56,6 +58,8 @@ class Backends:
     """Whether cache or ranking outlive the process or lie apart from the store, so that work for them is promised."""
     forgets: bool = False
     """Whether the ranking may forget the last that it was told."""
+    parts: Sequence[object] = ()
+    """All that may have numbers to show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Rookery:
     fanout: Fanout
     promises: Promises
     backends: Backends
+    parts: Sequence[Metered]
+    """Those that have numbers to show."""
 
 
 class Sharing(Enum):
@@ -112,7 +118,15 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
             store = SqliteStore(database(), counts=all(in_file))
         keeper = await _open_cache(settings, store, clock, stack)
         ranking = SqliteRanking(database()) if in_file[1] else _open_ranking(settings, clock, stack)
-        yield Backends(store, keeper, ranking, clock, apart=not (in_process and all(in_file)), forgets=not in_file[1])
+        yield Backends(
+            store,
+            keeper,
+            ranking,
+            clock,
+            apart=not (in_process and all(in_file)),
+            forgets=not in_file[1],
+            parts=(store, keeper, ranking, *([database()] if any(in_file) else [])),
+        )
 
 
 @contextmanager
@@ -201,6 +215,19 @@ def _redis_access(settings: Settings, part: Literal["store", "ranking"], servers
     return Access(servers, text("user"), text("password"), authority, certificate, key)
 
 
+def put_aside(settings: Settings) -> Path | None:
+    """Rename the database file, which no server may have open, so that there is none; its new name, if there was one.
+
+    Raises:
+        Failure: when a server runs.
+    """
+    path = settings.data / DATABASE
+    if not path.exists():
+        return None
+    with _naming(path), ServerLock(path, shared=False):
+        return rename(path, f"{DATABASE}.before-restore-{SystemClock().now()}")
+
+
 def _open_ranking(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
     from rookery.adapters.redis import RedisRanking
 
@@ -223,6 +250,8 @@ async def _open_cache(settings: Settings, store: Store, clock: Clock, stack: Asy
 def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rookery:
     """Build the services on their ports."""
     store, cache, ranking, clock = backends.store, backends.cache, backends.ranking, backends.clock
+    watches = Watch("store"), Watch("ranking")
+    store, ranking = watches[0].on(store), watches[1].on(ranking)
     filler = Filler(cache, clock)
     rules = Rules(open_mode=settings.auth == "open", registration_open=settings.registration == "open")
     promises = Promises(store, clock, needed=backends.apart, noted=backends.forgets)
@@ -241,7 +270,9 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rooker
     )
     telling = Telling(store, clock, top)
     chores = Chores(store, filler, clock, accounts, fanout, top, sweeping, telling)
-    return Rookery(services, chores, fanout, promises, backends)
+    own: list[Metered] = [*watches, filler, fanout, sweeping, services.health, hasher]
+    others = [part for part in backends.parts if isinstance(part, Metered)]
+    return Rookery(services, chores, fanout, promises, backends, [*own, *others])
 
 
 @asynccontextmanager
@@ -257,17 +288,28 @@ async def open_rookery(settings: Settings, sharing: Sharing) -> AsyncIterator[Ro
             hasher.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A server that runs: what answers requests, and what it answers them with."""
+
+    app: ASGIApp
+    rookery: Rookery
+    parts: Sequence[Metered]
+
+
 @asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[ASGIApp]:
+async def open_server(settings: Settings) -> AsyncIterator[Opened]:
     """The web application with its background jobs running."""
     async with open_rookery(settings, Sharing.SERVERS) as rookery:
         jobs = [
             asyncio.create_task(rookery.fanout.run(), name="fanout"),
             asyncio.create_task(rookery.chores.run(), name="chores"),
             asyncio.create_task(rookery.promises.run(), name="promises"),
+            asyncio.create_task(rookery.services.health.watch(), name="health"),
         ]
         try:
-            yield create_app(rookery.services, web_options(settings), rookery.backends.clock)
+            door = create_app(rookery.services, web_options(settings), rookery.backends.clock)
+            yield Opened(door, rookery, [door, *rookery.parts])
         finally:
             with suppress(TimeoutError):
                 async with asyncio.timeout(5):

@@ -1,7 +1,6 @@
 """Getting into a Cassandra that asks who comes and takes TLS only, and not into one that is not who it should be."""
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,45 +9,12 @@ import pytest
 from rookery.adapters.cassandra import Access, CassandraStore, apply_schema, connect
 from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Conflict, Failure, Unavailable
+from tests.certificates import Authority
 from tests.contract.expecting import refused
 from tests.servers import started
 from tools.servers import Cassandra
-from tools.servers.installing import require
 
 SECONDS = 10.0
-
-
-class Authority:
-    """One who signs certificates."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.certificate, self._key, self._folder = folder / "ca.pem", folder / "ca.key", folder
-        self._openssl(
-            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=Test authority"),
-            *("-keyout", str(self._key), "-out", str(self.certificate)),
-        )
-
-    def sign(self, name: str, address: str) -> Path:
-        """A PEM file with a key and a certificate for an IP address."""
-        key, request, signed = (self._folder / f"{name}.{kind}" for kind in ("key", "csr", "crt"))
-        self._openssl(
-            *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={address}"),
-            *("-keyout", str(key), "-out", str(request)),
-        )
-        extension = self._folder / f"{name}.ext"
-        extension.write_text(f"subjectAltName=IP:{address}\n")
-        self._openssl(
-            *("x509", "-req", "-days", "2", "-CA", str(self.certificate), "-CAkey", str(self._key), "-CAcreateserial"),
-            *("-in", str(request), "-extfile", str(extension), "-out", str(signed)),
-        )
-        both = self._folder / f"{name}.pem"
-        both.write_text(key.read_text() + signed.read_text())
-        return both
-
-    @staticmethod
-    def _openssl(*arguments: str) -> None:
-        subprocess.run([require("openssl", "openssl"), *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,11 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     "pull_threshold": [("auto", "auto", "auto"), ("off", "off", "off"), ("0", 0, 0), ("500", 500, 500)],
     "log.format": [("json", "json", "json"), ("pretty", "pretty", "pretty")],
     "log.level": [("debug", "debug", "debug"), ("error", "error", "error")],
+    "log.server": [("", "", ""), ("127.0.0.1:5140", "127.0.0.1:5140", "127.0.0.1:5140")],
+    "log.tls_authority": [("", "", ""), ("/ca.pem", "/ca.pem", "/ca.pem")],
+    "metrics.host": [("127.0.0.1", "127.0.0.1", "127.0.0.1"), ("::1", "::1", "::1")],
+    "metrics.port": [("0", 0, 0), ("9464", 9464, 9464)],
+    "drain_seconds": [("0", 0, 0), ("5", 5, 5)],
 }
 SOME = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()})
 

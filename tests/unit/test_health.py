@@ -51,7 +51,7 @@ async def test_who_asks_at_once_shares_one_look() -> None:
 
 
 async def test_a_part_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(health, "_STORE_SECONDS", 0.01)
     store, ranking = Part(), Part(Unavailable("ranking_unavailable", "gone"))
     store.gate.clear()
     report = await health_of(store, ranking, HandClock()).look()

@@ -1,6 +1,6 @@
 """A whole server in the test's own process, and the people who use it. Its database is a real file."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +9,7 @@ import httpx
 from litestar.types import ASGIApp
 
 from rookery.config import Settings
+from rookery.domain.tallies import Metered
 from rookery.services.callers import ANYONE
 from rookery.wiring import Sharing, open_rookery, open_server
 
@@ -24,8 +25,11 @@ Json = dict[str, Any]
 class Site:
     """A running server. Paths are those below `/api/v1`; `client` takes any."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, client: httpx.AsyncClient, parts: Sequence[Metered] = ()
+    ) -> None:
         self.app = app
+        self.parts = parts
         self.settings = settings
         self.client = client
 
@@ -141,8 +145,8 @@ def client_of(app: ASGIApp, address: str = "127.0.0.1", **options: Any) -> httpx
 async def open_site(data: Path, **settings: Any) -> AsyncIterator[Site]:
     """Run a server on a folder, without rate limits unless they are asked for."""
     chosen = Settings(data=data, **{"rate_limit": "off", **settings})
-    async with open_server(chosen) as app, client_of(app) as client:
-        yield Site(app, chosen, client)
+    async with open_server(chosen) as opened, client_of(opened.app) as client:
+        yield Site(opened.app, chosen, client, opened.parts)
 
 
 # --- reading answers -------------------------------------------------------------------------------------------------

@@ -107,9 +107,9 @@ class Server:
 
 
 async def _serve(listener: socket.socket, data: Path, ready: "list[uvicorn.Server]") -> None:
-    async with open_server(Settings(data=data, rate_limit="off")) as app:
+    async with open_server(Settings(data=data, rate_limit="off")) as opened:
         config = uvicorn.Config(
-            cast("Any", app),
+            cast("Any", opened.app),
             http="httptools",
             lifespan="off",
             log_config=None,

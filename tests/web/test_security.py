@@ -1,6 +1,7 @@
 """Who may do what: tokens, open mode, closed registration, and what a foreign page may not do."""
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -356,3 +357,25 @@ async def test_the_log_tells_neither_tokens_nor_texts_nor_queries(site: Site) ->
         ("POST", 401, None),
         ("GET", 401, None),
     ]
+
+
+async def test_a_request_id_of_a_trusted_proxy_comes_back(serve: Serve) -> None:
+    site = await serve(trusted_proxies=(ip_network("127.0.0.1"),))
+    for given in ("a", "Abc-1_2.3:4", "x" * 64):
+        for path in ("/api/v1/top", "/nowhere", "/api/v1/", "/"):
+            response = await site.client.get(path, headers={"X-Request-Id": given})
+            assert response.headers.get_list("x-request-id") == [given]
+            async with site.client_at("192.0.2.1") as stranger:
+                forged = await stranger.get(path, headers={"X-Request-Id": given})
+            assert re.fullmatch("[0-9a-f]{16}", forged.headers["x-request-id"]), "whose it is decides"
+
+
+async def test_a_request_without_an_id_or_with_an_odd_one_gets_one(serve: Serve) -> None:
+    site = await serve(trusted_proxies=(ip_network("127.0.0.1"),))
+    seen = set()
+    for given in (None, "", "x" * 65, "a b", "\u00e9", "<script>", 'a"b'):
+        headers: Any = {} if given is None else {"X-Request-Id": given.encode("latin-1")}
+        response = await site.client.get("/api/v1/top", headers=headers)
+        assert re.fullmatch("[0-9a-f]{16}", response.headers["x-request-id"])
+        seen.add(response.headers["x-request-id"])
+    assert len(seen) == 7

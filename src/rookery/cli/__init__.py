@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from rookery import __version__
-from rookery.cli import configuring, copying, loading, people, schema, serving
+from rookery.cli import backing, configuring, copying, exporting, loading, people, schema, serving
 from rookery.cli.output import complain
 from rookery.config import ConfigError
 from rookery.domain.errors import Failure
@@ -28,6 +28,8 @@ def build() -> App:
     people.add_to(app)
     loading.add_to(app)
     copying.add_to(app)
+    backing.add_to(app)
+    exporting.add_to(app)
     schema.add_to(app)
     configuring.add_to(app)
     return app

@@ -1,6 +1,7 @@
 """Several server processes on one listening socket, watched over by the one that started them."""
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -20,14 +21,15 @@ _WELL_SECONDS = 5.0
 """One that ends sooner is not replaced at once, so that those that always do don't take the machine."""
 _LONGEST_PAUSE = 30.0
 
-Serve = Callable[[Callable[[], None]], None]
-"""Serves until it is told to stop, and calls what it is given when it begins to."""
+Serve = Callable[[Callable[[], None], int], None]
+"""Serves until it is told to stop, and calls what it is given when it begins to. It is told which of all it is."""
 
 
 @dataclass(slots=True)
 class _Worker:
     """A process that serves. It writes to a pipe when it begins to."""
 
+    number: int
     started: float
     told: int
     _serves: bool = False
@@ -59,8 +61,8 @@ class Workers:
         """Run them until SIGTERM or SIGINT; the exit status. If as many end and none could ever serve, all end."""
         for number in _STOPPED_BY:
             signal.signal(number, lambda *_: self._stop())
-        for _ in range(self._many):
-            self._start()
+        for which in range(self._many):
+            self._start(which)
         served = failed = False
         in_vain = 0
         while self._running:
@@ -79,7 +81,7 @@ class Workers:
             else:
                 complain(f"worker {ended} ended with status {code}; another takes its place")
                 self._wait(0 if lived > _WELL_SECONDS else min(max(2 * self._pause, 1.0), _LONGEST_PAUSE))
-                self._start()
+                self._start(worker.number)
         return int(failed)
 
     def _wait(self, seconds: float) -> None:
@@ -89,7 +91,7 @@ class Workers:
         while not self._stopping and time.monotonic() < until:
             time.sleep(0.1)
 
-    def _start(self) -> None:
+    def _start(self, which: int) -> None:
         # A signal that comes meanwhile is the child's own when it can be: our handler would stop its siblings there.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPED_BY)
         if not self._stopping:
@@ -98,13 +100,13 @@ class Workers:
             number = os.fork()
             if not number:
                 os.close(told)
-                self._be_worker(parent, tells)
+                self._be_worker(parent, tells, which)
             os.close(tells)
             os.set_blocking(told, False)
-            self._running[number] = _Worker(time.monotonic(), told)
+            self._running[number] = _Worker(which, time.monotonic(), told)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPED_BY)
 
-    def _be_worker(self, parent: int, tells: int) -> NoReturn:
+    def _be_worker(self, parent: int, tells: int, which: int) -> NoReturn:
         status = 1
         try:
             for number in _STOPPED_BY:
@@ -112,7 +114,7 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPED_BY)
             ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
             if os.getppid() == parent:  # else it ended before we asked
-                self._serve(lambda: _tell(tells))
+                self._serve(lambda: _tell(tells), which)
             status = 0
         except Failure as error:
             complain(f"{error.message} [{error.code}]")
@@ -121,6 +123,7 @@ class Workers:
         finally:
             with suppress(BaseException):
                 sys.stdout.flush()
+                logging.shutdown()  # what waits for a log server
             os._exit(status)
 
     def _stop(self) -> None:

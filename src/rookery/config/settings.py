@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from rookery.config.values import (
+    ADDRESS,
     ADDRESSES,
     BOOL,
     BYTES,
@@ -134,6 +135,12 @@ class Settings:
     host: str = _setting("host", HOST, "127.0.0.1", "The address to listen on.")
     port: int = _setting("port", whole(0, 65535), "5000", "The port to listen on; 0 picks a free one.")
     data: Path = field(metadata={"spec": _DATA})
+    drain_seconds: int = _setting(
+        "drain_seconds",
+        whole(0, 3600),
+        "0",
+        "How long a server that is told to stop goes on answering as unready, until a load balancer has seen it.",
+    )
 
     store: StoreKind = _setting("store", one_of(StoreKind), "sqlite", "What keeps users, follows and tweets.")
     store_servers: tuple[str, ...] = _setting(
@@ -223,6 +230,25 @@ class Settings:
         "log.format", one_of(LogFormat), "auto", "How log lines look. auto: pretty on a terminal, otherwise json."
     )
     log_level: LogLevel = _setting("log.level", one_of(LogLevel), "info", "The least serious lines that are logged.")
+
+    log_server: str = _setting(
+        "log.server",
+        ADDRESS,
+        "",
+        "host:port of a log server that gets the lines instead of stdout (RFC 5424, TCP).",
+    )
+    log_tls_authority: str = _setting(
+        "log.tls_authority", FILE, "", "PEM file of whom to believe who that log server is; given, TLS is on."
+    )
+    metrics_host: str = _setting(
+        "metrics.host",
+        HOST,
+        "127.0.0.1",
+        "Where Prometheus finds the metrics, which take no token.",
+    )
+    metrics_port: int = _setting(
+        "metrics.port", whole(0, 65535), "0", "The port for them; 0: none. Of several workers each takes the next one."
+    )
 
     @property
     def effective_store_servers(self) -> tuple[str, ...]:

@@ -184,5 +184,6 @@ REPLICATION = _parsed("a number of copies from 1 to 9, or such numbers by datace
 HOST = _parsed("an IP address or a host name", _host)
 HOSTS = _list_of("IP addresses and host names", HOST)
 ORIGINS = _list_of("origins", _parsed("an origin (scheme://host or scheme://host:port)", _origin))
+ADDRESS = _parsed("an address (host:port), or nothing", lambda text: _address(text) if text else "")
 ADDRESSES = _list_of("addresses", _parsed("an address (host:port)", _address))
 NETWORKS = _list_of("IP addresses and networks", _parsed("an IP address or a network such as 10.0.0.0/8", ip_network))

@@ -9,6 +9,8 @@ class Status(Struct, frozen=True):
     version: str
     ready: bool
     """Whether to send requests there. Without the ranking tweets and feeds go on, so only the store decides."""
+    draining: bool
+    """Whether it was told to stop, and answers until others know."""
     store: str
     ranking: str
     uptime_seconds: int

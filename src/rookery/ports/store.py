@@ -1,6 +1,7 @@
 """The store: users, follows and tweets. The only truth; everything else can be rebuilt from it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,6 +50,15 @@ def new_among(
             new[tweet.id] = tweet
         written.append(Written(there or tweet, owes_count=True, repeated=there is not None))
     return list(new.values()), written
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a store holds, to be read in the time that it takes, with `dump` as the store's own."""
+
+    dump: Callable[[Part, bytes, int], Awaitable[tuple[Sequence[Copy], bytes | None]]]
+    is_moment: bool
+    """Whether it is all of one moment. Else what is written meanwhile may be seen in one part and not in another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +314,10 @@ class Store(Protocol):
 
     async def dump(self, part: Part, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
         """Some of a part from a position on, and the position behind them; as `walk_tweets`. May be none, and go on."""
+        ...
+
+    def snapshot(self) -> AbstractAsyncContextManager[Shown]:
+        """All that it holds now, whatever is written meanwhile, for as long as this lasts."""
         ...
 
     async def restore(self, copies: Sequence[Copy]) -> None:

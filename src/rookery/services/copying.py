@@ -75,7 +75,7 @@ class Copying:
             position = bytes.fromhex(text) if text is not None else None
             while position is not None:
                 copies, position = await self.source.dump(part, position, AT_ONCE)
-                await self.target.restore([copy for copy in copies if _counts(copy, now)])
+                await self.target.restore([copy for copy in copies if counts(copy, now)])
                 copied += len(copies)
                 progress(len(copies))
                 done[part.value] = position.hex() if position is not None else None
@@ -93,17 +93,21 @@ class Copying:
         await self._finish_writes()
         now = self.clock.now()
         both = {
-            part: (await _digest(self.source, part, now, progress), await _digest(self.target, part, now, progress))
+            part: (await digest_of(self.source, part, now, progress), await digest_of(self.target, part, now, progress))
             for part in Part
         }
         return {part: digests for part, digests in both.items() if digests[0] != digests[1]}
 
     async def _finish_writes(self) -> None:
-        """Writes that a server did not come to the end of are finished when their promises are listed."""
         for store in (self.source, self.target):
-            after = b""
-            while page := await store.promises(self.clock.now() + 1_000, after, AT_ONCE):
-                after = page[-1].id
+            await finish_writes(store, self.clock)
+
+
+async def finish_writes(store: Store, clock: Clock) -> None:
+    """Writes that a server did not come to the end of are finished when their promises are listed."""
+    after, before = b"", clock.now() + 1_000
+    while page := await store.promises(before, after, AT_ONCE):
+        after = page[-1].id
 
 
 def _noted(notes: Path) -> dict[str, str | None] | None:
@@ -118,19 +122,20 @@ def _note(notes: Path, done: Mapping[str, str | None]) -> None:
     fresh.replace(notes)
 
 
-async def _digest(store: Store, part: Part, now: int, progress: Progress) -> Digest:
+async def digest_of(store: Store, part: Part, now: int, progress: Progress) -> Digest:
+    """The digest of a part, as it is now."""
     digest = Digest()
     position: bytes | None = b""
     while position is not None:
         copies, position = await store.dump(part, position, AT_ONCE)
         for copy in copies:
-            if _counts(copy, now):
+            if counts(copy, now):
                 digest = digest.plus(copy)
         progress(len(copies))
     return digest
 
 
-def _counts(copy: Copy, now: int) -> bool:
+def counts(copy: Copy, now: int) -> bool:
     """Whether it is not past its time, so that every store still has it."""
     match copy:
         case KeyCopy():

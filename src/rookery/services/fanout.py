@@ -7,12 +7,14 @@ with very many followers are pulled by readers instead; how one comes to that an
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.promises import Promise
+from rookery.domain.tallies import SECONDS, Reading, Spread
 from rookery.domain.timeline import entry
 from rookery.domain.users import FanoutState
 from rookery.ports.cache import Cache
@@ -34,6 +36,7 @@ ANSWER_SECONDS = 0.05
 """How long an answer waits for its own fan-out, so that most authors' followers see a tweet when he does."""
 _RETRY_SECONDS = 1.0
 _MOST_RETRY_SECONDS = 60.0
+_DELAYS = (*SECONDS, 30.0, 60.0)
 _LOOK_SECONDS = 0.05
 """How often to look whether something is due, while all that waits is to be tried again later."""
 _SLACK_MILLIS = 60_000
@@ -52,6 +55,7 @@ class _Delivery:
     item: bytes
     state: FanoutState
     promise: Promise | None
+    begun: float
     in_tail: bool = False
     position: UserId | None = None
     walked: int = 0
@@ -78,11 +82,18 @@ class Fanout:
         self._work = asyncio.Event()
         self._places = asyncio.Semaphore(MAX_WAITING)
         self._taken = 0
+        self._took = Spread(_DELAYS)
 
     @property
     def backlog(self) -> int:
         """Deliveries not finished."""
         return len(self._unfinished)
+
+    def readings(self) -> Iterable[Reading]:
+        """How much waits, and how long it took."""
+        yield Reading("fanout_backlog", "Tweets on their way to followers, whose posts are answered.", self.backlog)
+        yield Reading("fanout_places_taken", f"Posts and deliveries under way, of {MAX_WAITING}.", self._taken)
+        yield Reading("fanout_seconds", "From a tweet's write until all followers had it.", self._took)
 
     async def admit(self) -> None:
         """Take a place for one more delivery, waiting while there is none: this is where posting slows down.
@@ -121,7 +132,7 @@ class Fanout:
         on with the rest, and with what failed. `state` is the author's as it was before the tweet was written. The
         promise is kept with the last of it.
         """
-        delivery = _Delivery(author, entry(tweet, author), state, promise)
+        delivery = _Delivery(author, entry(tweet, author), state, promise, self._clock.monotonic())
         self._under_way[delivery.item] = self._under_way.get(delivery.item, 0) + 1
         try:
             finished = await self._try_slice(delivery)
@@ -252,4 +263,5 @@ class Fanout:
         if left:
             self._under_way[delivery.item] = left
         self.withdraw()
+        self._took.add(self._clock.monotonic() - delivery.begun)
         delivery.done.set()

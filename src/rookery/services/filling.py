@@ -6,10 +6,11 @@ the others wait for him, as long as his claim stands: then his result holds all 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rookery.domain.ids import ZERO
+from rookery.domain.tallies import Reading, Tally
 from rookery.domain.timeline import (
     NONCE_BYTES,
     Held,
@@ -38,6 +39,14 @@ RELATION = b"rel:"
 EXCEPTIONS = b"rx:"
 TWEET = b"tw:"
 AUTHOR = b"us:"
+_KINDS = {
+    TIMELINE: "timeline",
+    TAIL: "tail",
+    RELATION: "relation",
+    EXCEPTIONS: "exceptions",
+    TWEET: "tweet",
+    AUTHOR: "author",
+}
 
 _WAIT_SECONDS = 0.01
 _WAITS = 5
@@ -92,6 +101,7 @@ class Filler:
         self._cache = cache
         self._clock = clock
         self._flights: dict[bytes, _Flight] = {}
+        self._reads: Tally[tuple[bytes, bool]] = Tally()
 
     async def read(self, wanted: Sequence[tuple[Kind, bytes]]) -> list[Held | None]:
         """The values for (kind, id) in the order asked, from the cache in one round trip, else from the store.
@@ -107,10 +117,12 @@ class Filler:
         for (kind, raw), key, value in zip(wanted, keys, values, strict=True):
             if is_filled(value) and now - stamp_of(value) < kind.max_age:
                 found.append(open_value(value))
+                self._reads.add((kind.prefix, True))
                 continue
             if value is not None and now - stamp_of(value) >= (kind.max_age if is_filled(value) else CLAIM_SECONDS):
                 outdated.append(key)
             found.append(None)
+            self._reads.add((kind.prefix, False))
             missing.setdefault(kind, []).append(raw)
         if missing:
             if outdated:
@@ -139,6 +151,16 @@ class Filler:
         entries, floor = tidy
         value = seal(b"".join(entries), held.nonce, held.filled_at, floor=floor, ordered=len(entries))
         await self._cache.swap([(key, current[1], value)], RESIDENT_SECONDS)
+
+    def readings(self) -> Iterable[Reading]:
+        """How often a value was in the cache, by its kind."""
+        for (prefix, hit), many in self._reads.items():
+            yield Reading(
+                "cache_reads_total",
+                "Values asked of the cache, by their kind and whether they were there.",
+                many,
+                {"kind": _KINDS[prefix], "result": "hit" if hit else "miss"},
+            )
 
     def _now(self) -> int:
         return self._clock.now() // 1000

@@ -1,11 +1,14 @@
 """Sweeping: promises that were not kept in time, as their maker died or something was away, are kept by anyone."""
 
 import logging
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rookery.domain.errors import Unavailable
-from rookery.domain.ids import TweetId, UserId
+from rookery.domain.ids import TweetId, UserId, millis_of
 from rookery.domain.promises import Promise, Work
+from rookery.domain.tallies import Reading
 from rookery.domain.users import FanoutState
 from rookery.ports.clock import Clock
 from rookery.ports.store import Store
@@ -35,9 +38,22 @@ class Sweeping:
     delivered: set[bytes] = field(default_factory=set)
     """Promises of posts that were delivered here and can't be counted yet, so that they are not delivered again."""
 
+    oldest: int | None = None
+    """When the oldest was made that the last sweep could not keep (milliseconds since 1970)."""
+    waiting: int = 0
+    """How many those were."""
+
+    def readings(self) -> Iterable[Reading]:
+        """What is behind."""
+        oldest = self.oldest
+        age = (self.clock.now() - oldest) / 1000 if oldest is not None else 0.0
+        yield Reading("pending_overdue", "Promises that the last sweep could not keep.", self.waiting)
+        yield Reading("pending_oldest_seconds", "Age of the oldest of them; 0 where there is none.", age)
+
     async def sweep(self) -> int:
         """Keep those that are overdue; how many were kept. What can't be kept now holds up nobody."""
-        swept, waiting, after = 0, 0, b""
+        swept, waiting, unkept, after = 0, 0, 0, b""
+        oldest: int | None = None
         seen: set[bytes] = set()
         before = self.clock.now() - OVERDUE_MILLIS
         while found := await self.store.promises(before, after, _AT_ONCE):
@@ -48,14 +64,18 @@ class Sweeping:
                     if await self._keep(promise):
                         self.promises.keep(promise)
                         swept += 1
+                        continue
                 except Unavailable:
                     waiting += 1
                 except Exception:  # noqa: BLE001 - one that can't be kept must not keep the others
                     _log.exception("a promise could not be kept")
+                unkept += 1
+                oldest = min(oldest or sys.maxsize, millis_of(promise.id))
             if not await self.promises.flush():
                 break
         else:
             self.delivered &= seen  # the others were kept by somebody else
+        self.oldest, self.waiting = oldest, unkept
         if waiting:
             _log.warning("%d promises wait for what is away", waiting)
         return swept

@@ -14,7 +14,6 @@ from litestar.openapi import OpenAPIConfig
 from litestar.params import QueryParameter
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.template.config import TemplateConfig
-from litestar.types import ASGIApp
 
 from rookery.domain.errors import Failure, Malformed
 from rookery.ports.clock import Clock
@@ -26,7 +25,7 @@ from rookery.web.door import Door
 from rookery.web.pages import front
 from rookery.web.problems import Refusal, on_crash, on_failure, on_framework_error
 
-_BODY_SECONDS = 10.0
+_BODY_SECONDS = 4.0
 """How long a body may take to arrive; 64 KiB take less on any line that is alive."""
 
 _EVERYWHERE = [
@@ -52,9 +51,9 @@ _EVERYWHERE = [
 _API_ONLY = [users.sign_in, users.sign_out, tweets.chain, document.openapi, document.swagger, document.asset]
 
 
-def create_app(services: Services, options: WebOptions, clock: Clock) -> ASGIApp:
+def create_app(services: Services, options: WebOptions, clock: Clock) -> Door:
     """The whole web application."""
-    return Door(create_routes(services, options, clock), services.accounts, options, clock)
+    return Door(create_routes(services, options, clock), services, options, clock)
 
 
 def create_routes(services: Services | None, options: WebOptions, clock: Clock) -> Litestar:

@@ -18,7 +18,7 @@ MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers together."""
 MAX_AROUND_BODY_BYTES = 512 * 1024
 """Sizes of chunks, their extensions, and trailers: more than 64 KiB need that come in chunks of a byte each."""
-HEAD_SECONDS = 10.0
+HEAD_SECONDS = 4.0
 """From the connection, or on a kept one from a request's first byte, until its head is there."""
 UNREAD_SECONDS = 30.0
 """How long an answer may wait for a reader who takes nothing of it."""

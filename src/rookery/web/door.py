@@ -11,9 +11,9 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from rookery.domain.errors import Failure, Unauthenticated, Unavailable
-from rookery.services.accounts import Accounts
+from rookery.domain.tallies import Reading, Spreads
 from rookery.services.callers import ANYONE, NOBODY, Caller
-from rookery.web.context import RateLimits, WebOptions, caller_of, set_caller, set_password_limit
+from rookery.web.context import RateLimits, Services, WebOptions, caller_of, set_caller, set_password_limit
 from rookery.web.limits import Allowance, Limiter
 from rookery.web.origins import Addresses, check_host, check_origin, limited_as
 from rookery.web.problems import Refusal, send_problem
@@ -23,6 +23,7 @@ _log = structlog.get_logger("rookery.request")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,64}")
 _EXPOSED = b"Link, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 _UNLIMITED = frozenset({"/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"})
 TOKENS_OF_AN_ADDRESS = 10
 """So many times the limit of an address is for those who come from it with tokens, a household or an office."""
@@ -38,22 +39,36 @@ class _Clock(Protocol):
 class Door:
     """The outermost ASGI application."""
 
-    def __init__(self, app: ASGIApp, accounts: Accounts, options: WebOptions, clock: _Clock) -> None:
+    def __init__(self, app: ASGIApp, services: Services, options: WebOptions, clock: _Clock) -> None:
         self._app = app
-        self._accounts = accounts
+        self._accounts = services.accounts
+        self._health = services.health
         self._options = options
         self._limiter = Limiter(clock.monotonic)
         self._addresses = Addresses(options.trusted_proxies)
         self._under_way = 0
+        self._took: Spreads[tuple[str, str, int]] = Spreads()
+
+    def readings(self) -> Iterable[Reading]:
+        """How often each route was asked and how long its answers took."""
+        yield Reading("requests_under_way", f"Requests that are being answered, of {MAX_AT_ONCE}.", self._under_way)
+        for (method, route, status), took in self._took.items():
+            yield Reading(
+                "request_seconds",
+                "How long answers took, by method, route and status; of each route, whatever its path.",
+                took,
+                {"method": method, "route": route, "status": str(status)},
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in."""
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        visit = _Visit(scope, send, self._options)
+        peer = (scope.get("client") or ("", 0))[0]
+        visit = _Visit(scope, send, self._options, named=self._addresses.trusts(peer), last=self._health.draining)
         try:
-            await self._admit(visit)
+            await self._admit(visit, peer)
             await self._app(visit.scope, self._receiving(visit, receive), visit.send)
         except Failure as failure:
             await send_problem(visit.send, failure)
@@ -64,16 +79,15 @@ class Door:
             await send_problem(visit.send, Refusal(500))
         finally:
             self._under_way -= visit.is_under_way
-            visit.log()
+            self._took.add(*visit.end())
 
-    async def _admit(self, visit: "_Visit") -> None:
+    async def _admit(self, visit: "_Visit", peer: str) -> None:
         """Find out who asks and whether he may ask now.
 
         Raises:
             Failure: with what the answer shall say.
         """
         options, headers, scope = self._options, visit.headers, visit.scope
-        peer = (scope.get("client") or ("", 0))[0]
         address = limited_as(self._addresses.client(peer, headers))
         caller, refused = NOBODY, None
         if options.open_mode:
@@ -138,9 +152,12 @@ class Door:
 
 
 class _Visit:
-    """One request on its way through: what is added to its answer, and what its log line says."""
+    """One request on its way through: what is added to its answer, and what its log line says.
 
-    def __init__(self, scope: HTTPScope, send: Send, options: WebOptions) -> None:
+    One that a trusted proxy has `named` keeps its id. One that may be the `last` of its connection says so.
+    """
+
+    def __init__(self, scope: HTTPScope, send: Send, options: WebOptions, *, named: bool, last: bool) -> None:
         self.method: str = scope["method"]
         # HEAD is answered as GET is, without the body. The server outside goes by its own scope, so this is a copy.
         self.scope: Any = {**scope, "method": "GET"} if self.method == "HEAD" else scope
@@ -149,7 +166,8 @@ class _Visit:
         self._options = options
         self._began = time.perf_counter()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = self.headers.get(b"x-request-id", b"")
+        given = self.headers.get(b"x-request-id", b"") if named else b""
+        self._last = last
         self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else token_hex(8)
         self.allowance: Allowance | None = None
         self.is_under_way = False
@@ -166,6 +184,8 @@ class _Visit:
 
     def _added(self) -> Headers:
         added = [(b"x-request-id", self.request_id.encode()), (b"x-content-type-options", b"nosniff")]
+        if self._last:
+            added.append((b"connection", b"close"))
         if self.allowance:
             added += self.allowance.headers()
         origin = self.headers.get(b"origin")
@@ -181,11 +201,12 @@ class _Visit:
                 ]
         return added
 
-    def log(self) -> None:
-        """One line: no text of a tweet, no token, and no query, which may hold names."""
+    def end(self) -> tuple[tuple[str, str, int], float]:
+        """Log one line: no text of a tweet, no token, and no query, which may hold names. Tells what it was."""
         handler = self.scope.get("route_handler")
         route = getattr(handler, "name", None) or next(iter(getattr(handler, "paths", ())), None)
         user = caller_of(self.scope).user
+        seconds = time.perf_counter() - self._began
         _log.log(
             30 if self.status >= 500 else 20,
             "request",
@@ -194,8 +215,9 @@ class _Visit:
             route=route,
             status=self.status,
             user=user.name if user else None,
-            ms=round((time.perf_counter() - self._began) * 1000, 2),
+            ms=round(seconds * 1000, 2),
         )
+        return (self.method if self.method in _METHODS else "other", route or "none", self.status), seconds
 
 
 def _with_head_allowed(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

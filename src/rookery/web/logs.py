@@ -1,11 +1,15 @@
-"""Logs: one JSON object a line on stdout, or lines for people on a terminal."""
+"""Logs: one JSON object a line on stdout or to a log server, or lines for people on a terminal."""
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 import structlog
+
+from rookery.domain.tallies import Metered
+from rookery.web.logserver import LogServer, LogServerHandler
 
 Format = Literal["auto", "json", "pretty"]
 
@@ -16,9 +20,9 @@ _SHARED: list[structlog.typing.Processor] = [
 ]
 
 
-def configure(form: Format, level: str) -> None:
-    """Send our own log and that of the libraries to stdout in one form."""
-    pretty = form == "pretty" or (form == "auto" and sys.stdout.isatty())
+def configure(form: Format, level: str, server: LogServer | None = None) -> Sequence[Metered]:
+    """Send our own log and that of the libraries to stdout or to a log server; who has numbers of the latter."""
+    pretty = form == "pretty" or (form == "auto" and sys.stdout.isatty() and server is None)
     render: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # the other one prints locals
         if pretty
@@ -26,7 +30,8 @@ def configure(form: Format, level: str) -> None:
     )
     finish: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     finish += [] if pretty else [structlog.processors.format_exc_info]
-    handler = logging.StreamHandler(sys.stdout)
+    shipping = LogServerHandler(server) if server else None
+    handler = shipping or logging.StreamHandler(sys.stdout)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[*finish, render]))
     root = logging.getLogger()
     root.handlers = [handler]
@@ -43,6 +48,7 @@ def configure(form: Format, level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    return [shipping] if shipping else []
 
 
 def _to_json(event: Any, **_: Any) -> str:

@@ -83,7 +83,7 @@ class Addresses:
         forwarded = headers.get(b"x-forwarded-for")
         if forwarded is None:
             return peer
-        if not self._is_trusted(peer):
+        if not self.trusts(peer):
             if not self._warned:
                 self._warned = True
                 _log.warning("ignored a forwarded header from an address that is not in trusted_proxies")
@@ -93,11 +93,14 @@ class Addresses:
             if _address(hop) is None:
                 break
             peer = hop
-            if not self._is_trusted(hop):
+            if not self.trusts(hop):
                 break
         return peer
 
-    def _is_trusted(self, text: str) -> bool:
+    def trusts(self, text: str) -> bool:
+        """Whether this is the address of a trusted proxy."""
+        if not self._trusted:
+            return False
         address = _address(text)
         return address is not None and any(
             address.version == network.version and address in network for network in self._trusted

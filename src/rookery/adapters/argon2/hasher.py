@@ -1,7 +1,7 @@
 """argon2id (RFC 9106) in a small pool of threads: a hash takes tens of milliseconds and 64 MiB on purpose."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,6 +9,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from rookery.domain.errors import Unavailable
+from rookery.domain.tallies import Reading
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ class Argon2Hasher:
     def __init__(self, threads: int = 1, waiting: int = 16, hasher: PasswordHasher | None = None) -> None:
         self._hasher = hasher or PasswordHasher()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._free = threads + waiting
+        self._free = self._places = threads + waiting
         self._reserved = waiting // 2
         self._decoy: str | None = None
 
@@ -28,6 +29,11 @@ class Argon2Hasher:
 
     async def verify(self, hashed: str | None, password: str) -> bool:
         return await self._run(lambda: self._verify(hashed, password), leaving=0)
+
+    def readings(self) -> Iterable[Reading]:
+        """How busy it is."""
+        taken = self._places - self._free
+        yield Reading("passwords_waiting", f"Passwords that are hashed or wait for it, of {self._places}.", taken)
 
     def close(self) -> None:
         """End the threads when their present work is done."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from acsylla.errors import (
 )
 
 from rookery.domain.errors import Conflict, Malformed, Unavailable
+from rookery.domain.tallies import Reading, Tally
 from rookery.ports.clock import Clock
 
 T = TypeVar("T")
@@ -89,8 +90,19 @@ class Session:
         self._prepared: dict[str, acsylla.PreparedStatement] = {}
         self._stamp = 0
         self._closed = False
+        self._failures: Tally[str] = Tally()
         self._told: dict[type[BaseException], float] = {}
         """When the log was last told of a kind of failure."""
+
+    def readings(self) -> Iterable[Reading]:
+        """How its connections are, and what failed."""
+        if not self._closed:
+            found = self._driver.metrics()
+            yield Reading("cassandra_connections", "Connections to all nodes.", found.stats_total_connections)
+            late = found.errors_request_timeouts
+            yield Reading("cassandra_timeouts_total", "Requests that no node answered in the driver's time.", late)
+        for kind, many in self._failures.items():
+            yield Reading("cassandra_failures_total", "Statements that failed, by how.", many, {"kind": kind})
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -244,6 +256,7 @@ class Session:
     def _failed(self, error: Exception) -> Unavailable:
         """What is told of a failure; its cause goes to the log, now and then."""
         now, kind = self._clock.monotonic(), type(error)
+        self._failures.add(kind.__name__)
         if not self._closed and now - self._told.get(kind, float("-inf")) >= _TOLD_SECONDS:
             self._told[kind] = now
             _log.warning("Cassandra: %s: %s", kind.__name__, str(error) or "no answer in time")

@@ -7,7 +7,7 @@ several - a name, a key, a follow within the bound, who deleted first - is decid
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -33,10 +33,11 @@ from rookery.domain.errors import Conflict, NotFound, Unavailable, unknown_tweet
 from rookery.domain.idempotency import KEPT_MILLIS, Once
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.promises import Promise, ToldRun
+from rookery.domain.tallies import Reading
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.clock import Clock
-from rookery.ports.store import Below, Credentials, FanoutChange, Written, new_among
+from rookery.ports.store import Below, Credentials, FanoutChange, Shown, Written, new_among
 
 _NEW, _OLD = b"\x01", b"\x00"
 _IMPORTED_AT_ONCE = 50
@@ -58,6 +59,10 @@ class CassandraStore:
         self._under_way = 0
         self._answered = asyncio.Event()
         self._closed = False
+
+    def readings(self) -> Iterable[Reading]:
+        """How the driver's connections are."""
+        return self._session.readings()
 
     # --- users -------------------------------------------------------------------------------------------------------
 
@@ -410,6 +415,10 @@ class CassandraStore:
 
     async def dump(self, part: Part, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
         return await copy_rows.dump(self._session, part, position, limit)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Shown]:
+        yield Shown(self.dump, is_moment=False)
 
     async def restore(self, copies: Sequence[Copy]) -> None:
         await copy_rows.restore(self._session, copies)

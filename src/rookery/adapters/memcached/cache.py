@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +12,7 @@ from rookery.adapters.memcached.connection import Broken, Reply
 from rookery.adapters.memcached.epochs import PERIOD_SECONDS, Epochs
 from rookery.adapters.memcached.server import Server
 from rookery.domain.ids import ID_BYTES
+from rookery.domain.tallies import Reading
 from rookery.ports.cache import Swap
 from rookery.ports.clock import Clock
 from rookery.ports.store import Store
@@ -55,6 +56,12 @@ class MemcachedCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def readings(self) -> Iterable[Reading]:
+        """Which servers there are."""
+        for server in self._servers:
+            up = server.connection is not None
+            yield Reading("memcached_up", "Whether this memcached answers.", up, {"server": server.address})
 
     # --- reading and filling -----------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """A dictionary bounded in bytes. Least recently used goes first; what is read is used, what is prepended to is not."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from rookery.domain.tallies import Reading
 from rookery.ports.cache import Swap
 
 ITEM_BYTES = 400
@@ -44,6 +45,12 @@ class MemoryCache:
     def used_bytes(self) -> int:
         """What the items cost by this cache's own reckoning."""
         return self._used
+
+    def readings(self) -> Iterable[Reading]:
+        """How full it is."""
+        yield Reading("memory_cache_bytes", "What the cache in the process holds, by its own reckoning.", self._used)
+        yield Reading("memory_cache_limit_bytes", "The most that it may hold.", self._limit)
+        yield Reading("memory_cache_items", "Values in it.", len(self._items))
 
     def __len__(self) -> int:
         return len(self._items)

@@ -15,6 +15,7 @@ from redis.exceptions import ClusterDownError, MasterDownError, RedisError, Resp
 
 from rookery.adapters.redis.servers import Access, Cluster, NotCopied, Server
 from rookery.domain.errors import Unavailable
+from rookery.domain.tallies import Reading
 from rookery.ports.clock import Clock
 
 T = TypeVar("T")
@@ -64,6 +65,14 @@ def open_shards(
     client = Cluster(access, timeout) if access.is_cluster else Server(access.servers[0], access, timeout)
     bases = [b"{%b:%d}:" % (prefix.encode(), number) for number in range(CLUSTER_SHARDS if access.is_cluster else 1)]
     return client, [Shard(client, base, clock, timeout, library) for base in bases]
+
+
+def states_of(part: str, shards: Sequence["Shard"]) -> Iterable[Reading]:
+    """How many of a part's shards answer."""
+    silent = sum(shard.is_refused for shard in shards)
+    of = {"part": part}
+    yield Reading("redis_shards", "Shards that this part has on Redis.", len(shards), of)
+    yield Reading("redis_shards_silent", "Those that did not answer and are left alone for a moment.", silent, of)
 
 
 class Shard:

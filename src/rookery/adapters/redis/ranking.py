@@ -11,10 +11,11 @@ from heapq import merge
 from itertools import islice
 from typing import Any, TypeVar
 
-from rookery.adapters.redis.calling import Library, Shard, all_of, open_shards, warn_of_loss
+from rookery.adapters.redis.calling import Library, Shard, all_of, open_shards, states_of, warn_of_loss
 from rookery.adapters.redis.recounting import Recounting, Stale, unavailable
 from rookery.adapters.redis.servers import Access
 from rookery.domain.ids import TweetId
+from rookery.domain.tallies import Reading
 from rookery.domain.tweets import Link
 from rookery.ports.clock import Clock
 from rookery.ports.ranking import Links, Place, Progress, Ranked, Recount
@@ -43,6 +44,10 @@ class RedisRanking:
         """Asked for what concerns all servers."""
         self._clock = clock
         self._run = b""
+
+    def readings(self) -> Iterable[Reading]:
+        """How many shards answer."""
+        return states_of("ranking", self._shards)
 
     async def add(self, link: Link) -> bool:
         return await self._change("add", link)

@@ -6,7 +6,8 @@ server is one shard, and each write one such function; on a cluster the rest of 
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from heapq import merge
 from itertools import islice
@@ -14,7 +15,7 @@ from itertools import islice
 import msgspec
 
 from rookery.adapters.redis import copy_rows
-from rookery.adapters.redis.calling import Shard, all_of, open_shards, warn_of_loss
+from rookery.adapters.redis.calling import Shard, all_of, open_shards, states_of, warn_of_loss
 from rookery.adapters.redis.rows import depth_of, member_of, millis, promise_of, tweet_of, user_of, value_of
 from rookery.adapters.redis.servers import Access
 from rookery.adapters.redis.shards import AT_ONCE, Shards, batches
@@ -24,11 +25,12 @@ from rookery.domain.errors import Conflict, deleted_tweet, unknown_tweet, unknow
 from rookery.domain.idempotency import KEPT_MILLIS, Once
 from rookery.domain.ids import ID_BYTES, TweetId, UserId, id_at
 from rookery.domain.promises import Promise, ToldRun
+from rookery.domain.tallies import Reading
 from rookery.domain.timeline import entry
 from rookery.domain.tweets import TweetRecord, chained, first_within
 from rookery.domain.users import FanoutState, UserCounts, UserRecord, name_key
 from rookery.ports.clock import Clock
-from rookery.ports.store import Below, Credentials, FanoutChange, Written, new_among, not_the_same
+from rookery.ports.store import Below, Credentials, FanoutChange, Shown, Written, new_among, not_the_same
 
 UNFOLLOWS_KEPT_MILLIS = 30 * 60 * 60 * 1000
 COUNTED_KEPT_MILLIS = 26 * 60 * 60 * 1000
@@ -60,6 +62,10 @@ class RedisStore:
             began, are = ("a cluster", "one server") if len(self._shards.all) == 1 else ("one server", "a cluster")
             raise Conflict("shards_differ", f"This store began on {began}, and store.servers name {are}.")
         warn_of_loss(await self._shards.first.infos())
+
+    def readings(self) -> Iterable[Reading]:
+        """How many shards answer."""
+        return states_of("store", self._shards.all)
 
     # --- users -------------------------------------------------------------------------------------------------------
 
@@ -435,6 +441,10 @@ class RedisStore:
 
     async def dump(self, part: Part, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
         return await copy_rows.dump(self._shards, part, position, limit)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Shown]:
+        yield Shown(self.dump, is_moment=False)
 
     async def restore(self, copies: Sequence[Copy]) -> None:
         await copy_rows.restore(self._shards, self._writing, copies)

@@ -1,7 +1,7 @@
 """Store and ranking in one SQLite file."""
 
-from rookery.adapters.sqlite.database import Database, ServerLock
+from rookery.adapters.sqlite.database import Database, ServerLock, rename
 from rookery.adapters.sqlite.ranking import SqliteRanking
 from rookery.adapters.sqlite.store import SqliteStore
 
-__all__ = ["Database", "ServerLock", "SqliteRanking", "SqliteStore"]
+__all__ = ["Database", "ServerLock", "SqliteRanking", "SqliteStore", "rename"]

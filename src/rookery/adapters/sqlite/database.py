@@ -7,20 +7,22 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from rookery.adapters.sqlite.schema import check, foreign, migrate
 from rookery.domain.errors import Conflict, Unavailable
+from rookery.domain.tallies import Reading, Spread
 
 T = TypeVar("T")
 
 BATCH = 256
 """The most writes committed together. Past some dozens the fsync is shared so widely that more gains nothing."""
+_BATCHES = tuple(float(2**power) for power in range(9))
 WAITING = 4_096
 """The most writes that wait for the writer; further callers wait for a place, which slows posting down."""
 _RETRY_SECONDS = 0.02
@@ -79,6 +81,16 @@ def _create_private(path: Path) -> None:
         os.close(_open_private(path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
 
 
+def rename(path: Path, name: str) -> Path:
+    """Give a database that nobody has open another name in its folder, together with its journals; the new path."""
+    new = path.with_name(name)
+    with _translated():
+        for end in ("-wal", "-shm", ""):  # the file itself last: without its journal it would be another
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + end).rename(new.with_name(name + end))
+    return new
+
+
 @dataclass(slots=True)
 class _Write(Generic[T]):
     """A queued write and whom to tell. `run` gets the connection inside a transaction."""
@@ -90,6 +102,12 @@ class _Write(Generic[T]):
     """When it is too late to begin with it (monotonic)."""
     result: T | None = None
     error: Exception | None = None
+
+
+class Snapshot(Protocol):
+    """Runs a function in a thread, with a connection to the file as it was at one moment."""
+
+    def __call__(self, read: Callable[[sqlite3.Connection], T], /) -> Awaitable[T]: ...
 
 
 class Database:
@@ -118,6 +136,7 @@ class Database:
         self._queue: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
         self._places = asyncio.Semaphore(WAITING)
         self._closed = False
+        self._batches = Spread(_BATCHES)
         self._callers = 0
         self._quiet = asyncio.Event()
         self._thread = threading.Thread(target=self._write_all, args=(writer,), name="sqlite-writer", daemon=True)
@@ -166,6 +185,36 @@ class Database:
     async def read_long(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Run a long read in a thread, on one snapshot of its own."""
         return await asyncio.to_thread(self._on_snapshot, run)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Snapshot"]:
+        """Runs long reads in threads, all on the file as it is now."""
+
+        def begin() -> sqlite3.Connection:
+            with _translated():
+                connection = self._connect(read_only=True)
+                connection.execute("BEGIN")
+                connection.execute("SELECT 1 FROM meta").fetchone()  # only the first read fixes the moment
+                return connection
+
+        connection = await asyncio.to_thread(begin)
+
+        async def run(read: Callable[[sqlite3.Connection], T]) -> T:
+            def translated() -> T:
+                with _translated():
+                    return read(connection)
+
+            return await asyncio.to_thread(translated)
+
+        try:
+            yield run
+        finally:
+            connection.close()
+
+    def readings(self) -> Iterable[Reading]:
+        """How writes are committed."""
+        yield Reading("sqlite_batch", "Writes that one commit made durable together.", self._batches)
+        yield Reading("sqlite_writes_waiting", "Writes that wait for their commit, and those in it.", self._callers)
 
     async def close(self) -> None:
         """Commit what waits and close."""
@@ -217,6 +266,7 @@ class Database:
             if batch:
                 if in_time := _in_time(batch):
                     _commit(connection, in_time)
+                    self._batches.add(len(in_time))
                 _answer(batch)
         connection.close()
 

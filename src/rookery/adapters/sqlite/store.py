@@ -1,7 +1,8 @@
 """The store in one SQLite file."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -14,7 +15,7 @@ from rookery.domain.ids import ID_BYTES, TweetId, UserId
 from rookery.domain.promises import Promise, ToldRun
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
-from rookery.ports.store import Below, Credentials, FanoutChange, Written
+from rookery.ports.store import Below, Credentials, FanoutChange, Shown, Written
 
 T = TypeVar("T")
 
@@ -213,6 +214,15 @@ class SqliteStore:
     async def dump(self, part: Part, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
         with self._database.reading() as sql:
             return copy_rows.dump(sql, part, position, limit)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Shown]:
+        async with self._database.snapshot() as run:
+
+            async def dump(part: Part, position: bytes, limit: int) -> tuple[Sequence[Copy], bytes | None]:
+                return await run(lambda sql: copy_rows.dump(sql, part, position, limit))
+
+            yield Shown(dump, is_moment=True)
 
     async def restore(self, copies: Sequence[Copy]) -> None:
         await self._database.write(lambda sql: copy_rows.restore(sql, copies))

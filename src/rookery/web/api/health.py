@@ -42,7 +42,10 @@ async def livez(request: AnyRequest) -> Response[bytes]:  # noqa: ARG001 - handl
 )
 async def readyz(request: AnyRequest) -> Response[bytes]:
     """Look at what is needed to serve."""
-    if not (await services_of(request).health.look()).ready:
+    status = await services_of(request).health.look()
+    if status.draining:
+        raise Unavailable("draining", "The server is about to stop; ask another.")
+    if not status.ready:
         raise Unavailable("not_ready", "The server can't serve now; /status says which part is missing.")
     return reply(Ready())
 

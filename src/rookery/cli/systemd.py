@@ -1,0 +1,77 @@
+"""What systemd hands over, and what it is told: the protocols of sd_listen_fds(3) and sd_notify(3)."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from rookery.domain.errors import Unavailable
+
+_FIRST_SOCKET = 3  # SD_LISTEN_FDS_START
+_speaker = 0
+"""The process that speaks for its workers, if there are any."""
+
+
+def keeps_socket() -> bool:
+    """Whether systemd keeps a listening socket for this process, also while it is not there."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
+
+
+def kept_socket() -> socket.socket:
+    """That socket; to be taken once.
+
+    Raises:
+        Unavailable: `address_unavailable`.
+    """
+    if os.environ["LISTEN_FDS"] != "1":
+        raise Unavailable("address_unavailable", "systemd keeps several sockets, and a server listens on one.")
+    try:
+        kept = socket.socket(fileno=_FIRST_SOCKET)
+    except OSError as error:
+        raise _unusable() from error
+    if kept.family not in (socket.AF_INET, socket.AF_INET6) or kept.type != socket.SOCK_STREAM:
+        raise _unusable()
+    return kept
+
+
+def _unusable() -> Unavailable:
+    return Unavailable("address_unavailable", "What systemd hands over is not a listening TCP socket.")
+
+
+def tell(state: str) -> None:
+    """Tell it of a change, such as READY=1; nothing happens where nobody listens, and in a worker."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address or _speaker not in (0, os.getpid()):
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as speaking:
+        speaking.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+async def tell_alive() -> None:
+    """Tell it again and again that the event loop turns, until cancelled. It ends whoever falls silent."""
+    while (pause := _pause()) is not None:
+        tell("WATCHDOG=1")
+        await asyncio.sleep(pause)
+
+
+@contextmanager
+def spoken_for() -> Iterator[None]:
+    """Tell it all this for workers as well, whom it does not hear: that they begin now, and that they are watched."""
+    global _speaker  # noqa: PLW0603 - what a fork takes along
+    _speaker = os.getpid()
+    tell("READY=1")
+    if pause := _pause():
+        signal.signal(signal.SIGALRM, lambda *_: tell("WATCHDOG=1"))
+        signal.setitimer(signal.ITIMER_REAL, pause, pause)  # a fork does not take it along
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _pause() -> float | None:
+    """How long to wait between two signs of life, in seconds; None where nobody waits for them."""
+    micros = os.environ.get("WATCHDOG_USEC", "")
+    return int(micros) / 1e6 / 3 if micros.isdigit() and int(micros) else None

@@ -1,0 +1,128 @@
+"""Log lines by way of a local rsyslog to a central one, both as we ship them."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.certificates import Authority
+from tests.servers import started
+from tests.serving import Server, running_server
+from tools.servers import Rsyslog
+from tools.servers.rsyslog import SHIPPED
+
+LONG = os.environ.get("TEST_LONG") == "1"
+AWAY_SECONDS = 60 if LONG else 3
+ARRIVED_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "authority")
+
+
+@pytest.fixture
+def central(authority: Authority, tmp_path: Path) -> Iterator[Rsyslog]:
+    own = authority.sign("central", "127.0.0.1")
+    with started(
+        Rsyslog(tmp_path / "central", SHIPPED / "central.conf", authority=authority.certificate, own=own)
+    ) as central:
+        yield central
+
+
+@pytest.fixture
+def local(central: Rsyslog, authority: Authority, tmp_path: Path) -> Iterator[Rsyslog]:
+    own = authority.sign("local", "127.0.0.1")
+    shipped = SHIPPED / "rookery.conf"
+    with started(
+        Rsyslog(tmp_path / "local", shipped, authority=authority.certificate, own=own, central=central.port)
+    ) as local:
+        yield local
+
+
+@pytest.fixture
+def server(local: Rsyslog, tmp_path: Path) -> Iterator[Server]:
+    with running_server(tmp_path, "--log-server", local.address) as server:
+        yield server
+
+
+def filed(central: Rsyslog) -> Counter[str]:
+    """The ids of the requests that it has lines of, and how many of each."""
+    found: Counter[str] = Counter()
+    for file in central.logs.rglob("*.log"):
+        for line in file.read_text().splitlines():
+            found[json.loads(line).get("request_id", "")] += 1
+    del found[""]
+    return found
+
+
+async def until_all(central: Rsyslog, ids: set[str]) -> Counter[str]:
+    async with asyncio.timeout(ARRIVED_SECONDS):
+        while ids - (found := filed(central)).keys():
+            await asyncio.sleep(0.2)
+    return found
+
+
+async def test_every_request_is_filed_once_by_host_and_day(server: Server, central: Rsyslog) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        ids = {(await http.get("/top")).headers["x-request-id"] for _ in range(200)}
+    found = await until_all(central, ids)
+    assert {found[one] for one in ids} == {1}
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert re.fullmatch(rf"[^/]+/{day}\.log", str(next(central.logs.rglob("*.log")).relative_to(central.logs)))
+    assert server.out() == "", "it goes there instead of stdout"
+
+
+async def test_the_log_server_killed_under_load_holds_up_nobody_and_misses_nothing(
+    server: Server, central: Rsyslog
+) -> None:
+    ids: set[str] = set()
+    stopped = False
+
+    async def ask(http: httpx.AsyncClient) -> None:
+        while not stopped:
+            answer = await http.get("/livez")
+            assert answer.status_code == 200
+            ids.add(answer.headers["x-request-id"])
+            await asyncio.sleep(0.005)
+
+    async with httpx.AsyncClient(base_url=server.url, timeout=5) as http:
+        tasks = [asyncio.create_task(ask(http)) for _ in range(4)]
+        await asyncio.sleep(1)
+        central.kill()
+        await asyncio.sleep(AWAY_SECONDS)
+        await asyncio.to_thread(central.start)
+        await asyncio.sleep(1)
+        stopped = True
+        await asyncio.gather(*tasks)
+    await until_all(central, ids)  # some of them twice: what was on its way when it died is sent again
+
+
+@pytest.mark.parametrize("name", ["rookery.conf", "central.conf"])
+def test_the_configuration_is_valid(name: str, authority: Authority, tmp_path: Path) -> None:
+    own = authority.sign("check", "127.0.0.1")
+    checked = Rsyslog(tmp_path / "rsyslog", SHIPPED / name, authority=authority.certificate, own=own, central=6514)
+    done = subprocess.run(checked.check(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "error" not in done.stderr.lower()
+
+
+def test_files_of_other_days_are_compressed_and_old_ones_removed(tmp_path: Path) -> None:
+    days = {"today.log": 0, "yesterday.log": 2, "last month.log.gz": 40, "last year.log.gz": 300}
+    for name, age in days.items():
+        file = tmp_path / "host" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("{}")
+        os.utime(file, (time.time() - age * 86_400,) * 2)
+    subprocess.run([SHIPPED / "rookery-logs", tmp_path], check=True)
+    found = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    assert found == {"host/today.log", "host/yesterday.log.gz", "host/last month.log.gz"}

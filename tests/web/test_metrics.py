@@ -1,0 +1,155 @@
+"""The numbers that Prometheus reads: that they count what they say, and that each is written down."""
+
+import re
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from rookery.domain.errors import Unavailable
+from rookery.domain.tallies import Reading, Spread
+from rookery.web.metrics import registry_of, shown_at
+from tests.web.site import Site
+
+ROOT = Path(__file__).parents[2]
+Labels = Mapping[str, str]
+
+
+def samples(site: Site) -> dict[str, list[tuple[Labels, float]]]:
+    """All that it shows just now, by the name of the sample."""
+    found: dict[str, list[tuple[Labels, float]]] = {}
+    for family in text_string_to_metric_families(generate_latest(registry_of(site.parts)).decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def value(site: Site, name: str, **labels: str) -> float:
+    """The sum of the samples of a name that have these labels."""
+    return sum(number for has, number in samples(site).get(name, []) if labels.items() <= has.items())
+
+
+async def test_requests_are_counted_by_route_and_status(site: Site) -> None:
+    ada = await site.register("ada")
+    for number in range(3):
+        await ada.posts(str(number))
+    await site.get("/tweet/@ada")
+    await site.get("/tweet/@nobody")
+    await site.client.get("/nowhere/at/all")
+    await site.client.request("BREW", "/top")
+    posts = {"method": "POST", "status": "201"}
+    assert value(site, "rookery_request_seconds_count", **posts, route="/tweet") == 3
+    listed = {"method": "GET", "route": "/tweet/{user_id:str}"}
+    assert value(site, "rookery_request_seconds_count", **listed, status="200") == 1
+    assert value(site, "rookery_request_seconds_count", **listed, status="404") == 1
+    assert value(site, "rookery_request_seconds_count", route="none", status="404") == 1
+    assert value(site, "rookery_request_seconds_count", method="BREW") == 0, "anyone could make up any number of names"
+    assert value(site, "rookery_request_seconds_count", method="other") == 1
+    assert value(site, "rookery_request_seconds_sum", **posts) > 0
+    assert value(site, "rookery_request_seconds_bucket", **posts, le="+Inf") == 4
+    assert value(site, "rookery_requests_under_way") == 0
+
+
+async def test_what_the_cache_knew_is_counted_by_kind(site: Site) -> None:
+    ada, bob = await site.register_all("ada", "bob")
+    await bob.follows(ada)
+    await ada.posts("one")
+    for _ in range(2):
+        await bob.feed()
+    reads = {
+        (labels["kind"], labels["result"]): number for labels, number in samples(site)["rookery_cache_reads_total"]
+    }
+    assert reads["timeline", "miss"] == 1
+    assert reads["timeline", "hit"] == 1
+    assert reads["tweet", "hit"] >= 1
+
+
+async def test_the_way_of_a_post_is_counted(site: Site) -> None:
+    ada = await site.register("ada")
+    for number in range(5):
+        await ada.posts(str(number))
+    assert value(site, "rookery_store_seconds_count", call="add_tweet") == 5
+    assert value(site, "rookery_fanout_seconds_count") == 5
+    assert value(site, "rookery_fanout_backlog") == value(site, "rookery_fanout_places_taken") == 0
+    assert value(site, "rookery_sqlite_batch_sum") >= 6
+    assert value(site, "rookery_memory_cache_limit_bytes") == site.settings.cache_bytes
+    assert value(site, "rookery_passwords_waiting") == 0
+    assert value(site, "rookery_pending_overdue") == 0
+
+
+async def test_what_fails_is_counted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    await site.get("/status")
+    assert value(site, "rookery_ready") == 1
+
+    async def fail(*_: object) -> None:
+        raise Unavailable("store_unavailable", "away")
+
+    monkeypatch.setattr("rookery.adapters.sqlite.SqliteStore.list_users", fail)
+    ada = await site.register("ada")
+    monkeypatch.setattr("rookery.adapters.sqlite.SqliteStore.tails", fail)
+    assert (await site.get(f"/tweet/{ada.id}")).status_code == 503
+    assert value(site, "rookery_store_failures_total", call="tails", code="store_unavailable") == 1
+
+
+def documented() -> set[str]:
+    return set(re.findall(r"^\| `(rookery_\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
+
+
+def in_code() -> set[str]:
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    names = set(re.findall(r'Reading\(\s*f?"([a-z_{}.]+)"', source))
+    parts = ("store", "ranking")
+    return {f"rookery_{name.replace('{self._part}', part)}" for name in names for part in parts}
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    assert documented() == in_code()
+
+
+async def test_what_is_shown_is_documented(site: Site) -> None:
+    await site.get("/status")
+    shown = {re.sub(r"_(bucket|count|sum)$", "", name) for name in samples(site) if name.startswith("rookery_")}
+    assert shown <= documented()
+
+
+# The listener
+
+
+class Part:
+    def readings(self) -> list[Reading]:
+        spread = Spread((1.0, 2.0))
+        for number in (0.5, 1.0, 1.5, 7.0):
+            spread.add(number)
+        return [Reading("tried_total", "So.", 3, {"of": 'a "b"'}), Reading("spread", "So.", spread)]
+
+
+def test_they_are_shown_on_a_listener_of_their_own() -> None:
+    with shown_at("127.0.0.1", 0, [Part()]) as port:
+        answer = httpx.get(f"http://127.0.0.1:{port}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = answer.text.splitlines()
+    assert 'rookery_tried_total{of="a \\"b\\""} 3.0' in lines
+    assert [line for line in lines if line.startswith("rookery_spread")] == [
+        'rookery_spread_bucket{le="1.0"} 2.0',
+        'rookery_spread_bucket{le="2.0"} 3.0',
+        'rookery_spread_bucket{le="+Inf"} 4.0',
+        "rookery_spread_count 4.0",
+        "rookery_spread_sum 10.0",
+    ]
+    assert any(line.startswith("process_open_fds ") for line in lines)
+    with pytest.raises(httpx.TransportError), closing(httpx.Client()) as http:
+        http.get(f"http://127.0.0.1:{port}/metrics")
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with (
+        shown_at("127.0.0.1", 0, []) as port,
+        pytest.raises(Unavailable) as caught,
+        shown_at("127.0.0.1", port, []),
+    ):
+        raise AssertionError
+    assert caught.value.code == "address_unavailable"

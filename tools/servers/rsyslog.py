@@ -1,0 +1,73 @@
+"""rsyslog: the local one that takes Rookery's lines, and the central one, with the configurations that we ship."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.servers.installing import require, require_file
+from tools.servers.process import Process, free_port
+
+SHIPPED = Path(__file__).parents[2] / "deploy" / "rsyslog"
+_RELP = "usr/lib/*/rsyslog/imrelp.so"
+
+
+class Rsyslog(Process):
+    """One rsyslogd with a file of ours, in which some words are replaced by what they are on this machine.
+
+    `port` is where it takes lines; `authority` and `own` are PEM files, `own` of a certificate with its key.
+    """
+
+    def __init__(self, folder: Path, file: Path, *, authority: Path, own: Path, central: int = 0) -> None:
+        super().__init__(folder)
+        self.port = free_port()
+        self._file = file
+        self._authority = authority
+        self._own = own
+        self._central = central
+
+    @property
+    def address(self) -> str:
+        """`host:port`, as the setting `log.server` takes it."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def logs(self) -> Path:
+        """Where the central one files what it gets."""
+        return self.folder / "files"
+
+    def command(self) -> Sequence[str]:
+        program = require("rsyslogd", "rsyslog")
+        require_file(_RELP, "rsyslog-relp")
+        conf = self.folder / "rsyslog.conf"
+        conf.write_text(self._settings())
+        return [program, "-n", "-f", str(conf), "-i", str(self.folder / "pid"), "-C"]
+
+    def check(self) -> Sequence[str]:
+        """The command that only looks whether its configuration is right."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        program, *rest = self.command()
+        return [program, "-N1", *rest[1:]]
+
+    def answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def _settings(self) -> str:
+        spool = self.folder / "spool"
+        spool.mkdir(exist_ok=True)
+        text = self._file.read_text()
+        for word, here in {
+            "/etc/rsyslog.d/rookery/authority.pem": str(self._authority),
+            "/etc/rsyslog.d/rookery/own.pem": str(self._own),
+            "/etc/rsyslog.d/rookery/own.key": str(self._own),
+            "/var/log/rookery": str(self.logs),
+            'port="5140"': f'port="{self.port}"',
+            'imrelp" port="6514"': f'imrelp" port="{self.port}"',
+            'port="6514"': f'port="{self._central}"',
+            "CENTRAL": "127.0.0.1",
+        }.items():
+            text = text.replace(word, here)
+        return f'global(workDirectory="{spool}" net.enableDNS="off" maxMessageSize="64k")\n{text}'
