@@ -87,6 +87,8 @@ def headers_of(failure: Failure) -> dict[str, str]:
         headers["Retry-After"] = str(failure.retry_after)
     if status_of(failure) == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="rookery"'
+    if status_of(failure) == HTTPStatus.REQUEST_TIMEOUT:
+        headers["Connection"] = "close"  # the rest of the request, which may come yet, is of no interest
     if isinstance(failure, Refusal) and failure.allow:
         headers["Allow"] = failure.allow
     return headers
