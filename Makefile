@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--annotation-style line --custom-compile-command "make pins"
 .DEFAULT_GOAL := help
-.PHONY: help serve cluster test test-long check bench openapi pins run dev
+.PHONY: help serve cluster test test-long check bench deb openapi pins run dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ check: dev ## lint, format, types, layout, and the published OpenAPI document
 
 bench: dev ## run the benchmarks
 	$(BIN)/python -m bench $(ARGS)
+
+deb: run ## build the Debian package, into ./dist
+	deploy/debian/build-deb dist
 
 openapi: run ## write docs/openapi.json from the code
 	$(BIN)/rookery openapi > docs/openapi.json

@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, ServerLock, SqliteRanking, SqliteStore, rename
+from rookery.adapters.sqlite import schema_of as schema_of_file
 from rookery.adapters.system import SystemClock
 from rookery.config import IN_PROCESS_CACHES, Settings
 from rookery.domain.errors import Unavailable
@@ -42,6 +43,7 @@ from rookery.web.context import RateLimits, Services, WebOptions
 if TYPE_CHECKING:
     from rookery.adapters.cassandra import Access
     from rookery.adapters.redis import Access as RedisAccess
+    from rookery.adapters.redis import RedisStore
 
 DATABASE = "rookery.db"
 
@@ -97,15 +99,15 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
         path = settings.data / DATABASE
         in_process = settings.cache in IN_PROCESS_CACHES
         in_file = (settings.store == "sqlite", settings.ranking == "sqlite")
+        shared = sharing is Sharing.ANYONE or (sharing is Sharing.SERVERS and not in_process)
         if sharing is not Sharing.ANYONE and (in_process or any(in_file)):
             with _naming(path):
-                shared = sharing is Sharing.SERVERS and not in_process
                 stack.enter_context(ServerLock(path, shared=shared))
 
         @cache
         def database() -> Database:
             with _naming(path):
-                opened = Database(path)
+                opened = Database(path, migrates=not shared)
             stack.push_async_callback(opened.close)
             return opened
 
@@ -169,6 +171,37 @@ async def apply_schema(settings: Settings) -> tuple[int, int]:
     return await apply_schema(access, SystemClock(), settings.store_keyspace, settings.store_replication)
 
 
+async def schema_of(settings: Settings) -> tuple[int, int]:
+    """The schema of the store that the settings name, 0 where there is none, and the one that this program needs.
+
+    Raises:
+        Failure: when it can't be seen, or is a later program's.
+    """
+    if settings.store == "cassandra":
+        from rookery.adapters.cassandra import found_schema
+
+        return await found_schema(cassandra_access(settings), SystemClock(), settings.store_keyspace)
+    if settings.store == "redis":
+        async with AsyncExitStack() as stack:
+            return await _redis_store(settings, Sharing.ANYONE, SystemClock(), stack).schema()
+    path = settings.data / DATABASE
+    with _naming(path):
+        return await asyncio.to_thread(schema_of_file, path)
+
+
+async def migrate(settings: Settings) -> None:
+    """Bring the tables of the store up to this program. Servers on the same SQLite file must be stopped.
+
+    Raises:
+        Failure: when it can't be done.
+    """
+    if settings.store == "cassandra":
+        await apply_schema(settings)
+    else:
+        async with open_backends(settings, Sharing.NO_SERVER):
+            pass
+
+
 async def _open_cassandra(settings: Settings, sharing: Sharing, clock: Clock, stack: AsyncExitStack) -> Store:
     from rookery.adapters.cassandra import CassandraStore, check_schema, connect
 
@@ -190,6 +223,12 @@ def _seconds(sharing: Sharing) -> float:
 
 
 async def _open_redis(settings: Settings, sharing: Sharing, clock: Clock, stack: AsyncExitStack) -> Store:
+    store = _redis_store(settings, sharing, clock, stack)
+    await store.open()
+    return store
+
+
+def _redis_store(settings: Settings, sharing: Sharing, clock: Clock, stack: AsyncExitStack) -> "RedisStore":
     from rookery.adapters.redis import RedisStore
 
     access = _redis_access(settings, "store", settings.effective_store_servers)
@@ -200,7 +239,6 @@ async def _open_redis(settings: Settings, sharing: Sharing, clock: Clock, stack:
         seconds=_seconds(sharing),
     )
     stack.push_async_callback(store.close)
-    await store.open()
     return store
 
 

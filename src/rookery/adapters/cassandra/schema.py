@@ -128,6 +128,22 @@ async def apply(access: Access, clock: Clock, keyspace: str, replication: str) -
     return before, VERSION
 
 
+async def found(access: Access, clock: Clock, keyspace: str) -> tuple[int, int]:
+    """The schema of a keyspace, 0 where there is none, and the one that this program needs.
+
+    Raises:
+        Conflict: `schema_too_new`.
+        Unavailable: `store_unavailable`.
+    """
+    session = await connect(access, clock, keyspace=None, seconds=_SECONDS)
+    try:
+        if not await session.read("SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?", keyspace):
+            return 0, VERSION
+        return await _version(session, f"{keyspace}."), VERSION
+    finally:
+        await session.close()
+
+
 async def check(session: Session) -> None:
     """Refuse a keyspace of another schema than ours.
 
@@ -191,9 +207,9 @@ async def _settle(session: Session, name: str, value: bytes) -> None:
         await session.decide(("INSERT INTO meta (name, value) VALUES (?, ?) IF NOT EXISTS", (name, value)))
 
 
-async def _version(session: Session) -> int:
+async def _version(session: Session, keyspace: str = "") -> int:
     try:
-        rows = await session.read(_META, "version")
+        rows = await session.read(_META.replace("meta", f"{keyspace}meta"), "version")
     except CassErrorServerInvalidQuery:  # there is no such table
         return 0
     version = int(rows[0][0][0]) if rows else 0

@@ -36,6 +36,15 @@ UNFOLLOWS_KEPT_MILLIS = 30 * 60 * 60 * 1000
 COUNTED_KEPT_MILLIS = 26 * 60 * 60 * 1000
 _TIDIED_AT_ONCE = 500
 _MOST_REMEMBERED = 100_000
+SCHEMA = 1
+"""How keys are laid out. It grows with a change that an older program would misread."""
+
+
+def _refuse_newer(version: int) -> None:
+    if version > SCHEMA:
+        raise Conflict(
+            "schema_too_new", f"The keys have schema {version}, this Rookery knows up to {SCHEMA}: use a newer Rookery."
+        )
 
 
 class RedisStore:
@@ -49,13 +58,26 @@ class RedisStore:
         self._promised: dict[bytes, Shard] = {}
         """Where promises are that this process knows of."""
 
+    async def schema(self) -> tuple[int, int]:
+        """How the keys are laid out, 0 where there are none, and how this program lays them out.
+
+        Raises:
+            Unavailable: `store_unavailable`.
+            Conflict: `schema_too_new`.
+        """
+        version = int(await self._shards.first.field(b"meta", "schema") or 0)
+        _refuse_newer(version)
+        return version, SCHEMA
+
     async def open(self) -> None:
         """See that this is a store of ours, and that it is kept well.
 
         Raises:
             Unavailable: `store_unavailable`.
-            Conflict: `shards_differ`, for what was begun on one server and is a cluster now, or the other way round.
+            Conflict: `schema_too_new`, for what a later Rookery has laid out; `shards_differ`, for what was begun on
+                one server and is a cluster now, or the other way round.
         """
+        _refuse_newer(int(await self._shards.first.call_and_copy("set_first", "schema", b"%d" % SCHEMA)))
         many = str(len(self._shards.all)).encode()
         there = await self._shards.first.call_and_copy("set_first", "shards", many)
         if there != many:

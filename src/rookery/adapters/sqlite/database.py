@@ -8,13 +8,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from rookery.adapters.sqlite.schema import check, foreign, migrate
+from rookery.adapters.sqlite.schema import MIGRATIONS, check, foreign, migrate, version_of
 from rookery.domain.errors import Conflict, Unavailable
 from rookery.domain.tallies import Reading, Spread
 
@@ -91,6 +91,20 @@ def rename(path: Path, name: str) -> Path:
     return new
 
 
+def schema_of(path: Path) -> tuple[int, int]:
+    """The schema of a file, 0 where there is none, and the one that this program needs. Nothing is changed.
+
+    Raises:
+        Conflict: `schema_too_new`, `not_rookery`.
+        Unavailable: `store_unavailable`.
+    """
+    if not path.exists():
+        return 0, len(MIGRATIONS)
+    with _translated(), closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA query_only = ON")
+        return version_of(connection), len(MIGRATIONS)
+
+
 @dataclass(slots=True)
 class _Write(Generic[T]):
     """A queued write and whom to tell. `run` gets the connection inside a transaction."""
@@ -113,12 +127,12 @@ class Snapshot(Protocol):
 class Database:
     """Connections to one file. `write` is durable (WAL, synchronous=FULL) before it returns."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the file and bring it to this program's schema.
+    def __init__(self, path: Path, *, migrates: bool = True) -> None:
+        """Open or create the file and bring it to this program's schema, unless others may be at work on an older.
 
         Raises:
             Unavailable: `store_unavailable`, when the folder or file can't be written.
-            Conflict: `schema_too_new`, `not_rookery`.
+            Conflict: `schema_too_new`, `schema_too_old`, `not_rookery`.
         """
         self._path = path
         with _translated():
@@ -128,7 +142,7 @@ class Database:
             try:
                 check(writer)
                 _use_wal(writer)
-                migrate(writer)
+                migrate(writer, only_new=not migrates)
             except BaseException:
                 writer.close()
                 raise

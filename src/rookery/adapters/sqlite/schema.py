@@ -96,18 +96,30 @@ CREATE INDEX idempotency_by_time ON idempotency (at);
 MIGRATIONS = (_FIRST,)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection, *, only_new: bool = False) -> None:
     """Bring a file up to this program's schema, one transaction a step. Safe beside another process doing the same.
 
+    With `only_new` tables are made where there are none, and those of an older Rookery are left alone.
+
     Raises:
-        Conflict: `not_rookery` for somebody else's SQLite file, `schema_too_new` for one of a later Rookery.
+        Conflict: `not_rookery` for somebody else's SQLite file, `schema_too_new` for one of a later Rookery,
+            `schema_too_old` for one of an older if it is not to be changed.
     """
+    may_change = not only_new
     while True:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            version = _version(connection)
+            version = version_of(connection)
             if version == len(MIGRATIONS):
                 return
+            if version == 0:
+                may_change = True
+            if not may_change:
+                raise Conflict(
+                    "schema_too_old",
+                    f"The database has schema {version}, this Rookery needs {len(MIGRATIONS)}: "
+                    "stop the server and bring it up with rookery migrate.",
+                )
             for statement in _statements(MIGRATIONS[version]):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {version + 1}")
@@ -126,7 +138,7 @@ def check(connection: sqlite3.Connection) -> None:
     """
     connection.execute("BEGIN")  # one snapshot: another process may be making the file
     try:
-        _version(connection)
+        version_of(connection)
     finally:
         connection.execute("ROLLBACK")
 
@@ -136,7 +148,12 @@ def foreign() -> Conflict:
     return Conflict("not_rookery", "The database file belongs to another program.")
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def version_of(connection: sqlite3.Connection) -> int:
+    """The number of migrations that a file has had, 0 for an empty one.
+
+    Raises:
+        Conflict: as `migrate`.
+    """
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
     tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]

@@ -1,0 +1,205 @@
+"""Rookery on a fresh Debian: by the script and by the package, up to the next version and back, and away again."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.system import debian
+from tests.system.debian import Debian
+from tools.servers.installing import Missing
+from tools.servers.process import free_port
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = "deploy/debian/deployment.sh"
+PROGRAM = Path("opt/rookery")
+NEXT = "0.99.0"
+
+# One that goes by the version that is installed, as the real one would when that does not get ready.
+SYSTEMCTL = f"""#!/bin/sh
+echo "$@" >>/systemctl.log
+case $1 in
+list-units) echo "rookery.service loaded active running Rookery" ;;
+restart) rookery --version | grep -qvx {NEXT} ;;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes a Debian")
+    folder = tmp_path_factory.mktemp("debian") / "root"
+    try:
+        yield debian.fresh(folder)
+    except Missing as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def box(fresh: Debian, tmp_path: Path) -> Iterator[Debian]:
+    """A Debian of one's own."""
+    made = fresh.copy(tmp_path / "box")
+    yield made
+    shutil.rmtree(made.root)
+
+
+def sources(folder: Path, version: str | None = None) -> Path:
+    """What is in the repository; as a later version that has one table more, if one is named."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    if version:
+        change(folder / "src/rookery/__init__.py", '"0.1.0"', f'"{version}"')
+        schema = folder / "src/rookery/adapters/sqlite/schema.py"
+        change(schema, "MIGRATIONS = (_FIRST,)", 'MIGRATIONS = (_FIRST, "CREATE TABLE mood (user BLOB) STRICT;")')
+    return folder
+
+
+def change(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1, (file, old)
+    file.write_text(text.replace(old, new))
+
+
+def post(url: str, body: str) -> None:
+    made = httpx.post(f"{url}/user", json={"name": "ada"})
+    token = made.json()["token"] if made.status_code == 201 else None
+    raise_for(made, 201, 409)
+    answer = httpx.post(
+        f"{url}/tweet", json={"user_name": "ada", "body": body}, headers={"Authorization": f"Bearer {token}"}
+    )
+    raise_for(answer, 201)
+
+
+def raise_for(answer: httpx.Response, *statuses: int) -> None:
+    assert answer.status_code in statuses, answer.text
+
+
+def bodies(url: str) -> list[str]:
+    return [tweet["body"] for tweet in httpx.get(f"{url}/tweet/@ada").json()]
+
+
+def backups(box: Debian) -> list[str]:
+    return sorted(file.name for file in box.path("/var/backups/rookery").iterdir())
+
+
+def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
+    sources(box.path("/src"))
+    sources(box.path("/next"), NEXT)
+    port = free_port()
+
+    # A first time, and a second, which changes nothing.
+    assert "installed 0.1.0" in box.run(f"/src/{SCRIPT}").stderr
+    assert "installed already" in box.run(f"/src/{SCRIPT}").stderr
+    assert box.run("rookery", "--version").stdout == "0.1.0\n"
+    with box.serving(port) as url:
+        post(url, "hello")
+        assert bodies(url) == ["hello"]
+        owners = {file.stat().st_uid for file in box.path("/var/lib/rookery").rglob("*")}
+        assert len(owners) == 1
+        assert 0 not in owners
+        # While a server is on the tables they can't be changed. All stays as it is.
+        refused = box.run(f"/next/{SCRIPT}", status=1).stderr
+        assert "[database_in_use]" in refused
+        assert "0.1.0" in refused.splitlines()[-1]
+        assert bodies(url) == ["hello"]
+    assert_units_run_what_is_there(box, "/etc/systemd/system")
+
+    # The next version, and back.
+    assert f"upgraded to {NEXT}" in box.run(f"/next/{SCRIPT}").stderr
+    assert "schema 2" in box.run("rookery", "migrate", "--check").stdout
+    assert len(made := backups(box)) == 2, "one for each time that it was tried"
+    assert all(f"rookery-before-{NEXT}" in name for name in made)
+    with box.serving(port) as url:
+        assert bodies(url) == ["hello"]
+    assert "back to 0.1.0" in box.run(f"/next/{SCRIPT}", "--back").stderr
+    assert "schema 1" in box.run("rookery", "migrate", "--check").stdout
+    assert "no version before" in box.run(f"/next/{SCRIPT}", "--back", status=1).stderr
+    with box.serving(port) as url:
+        assert bodies(url) == ["hello"]
+
+    # One that does not get ready is taken back by the script itself.
+    box.path("/usr/bin/systemctl").write_text(SYSTEMCTL)
+    box.path("/usr/bin/systemctl").chmod(0o755)
+    box.path("/run/systemd/system").mkdir(parents=True)
+    assert f"{NEXT}" in box.run(f"/next/{SCRIPT}", status=1).stderr
+    assert "schema 1" in box.run("rookery", "migrate", "--check").stdout
+    assert box.run("rookery", "--version").stdout == "0.1.0\n"
+    told = box.path("/systemctl.log").read_text().splitlines()
+    assert [line for line in told if line.split()[0] in ("stop", "restart")] == [
+        "stop rookery.service",
+        "restart rookery.service",
+        "stop rookery.service",
+        "restart rookery.service",
+    ]
+
+    # Away: the data stays.
+    box.run(f"/src/{SCRIPT}", "--uninstall")
+    for path in ("/usr/sbin/rookery", "/opt/rookery", "/etc/systemd/system/rookery.service", "/usr/share/doc/rookery"):
+        assert not box.path(path).exists()
+    assert box.path("/var/lib/rookery/rookery.db").exists()
+    assert box.path("/etc/rookery/rookery.toml").exists()
+    assert len(backups(box)) == 3
+
+
+def assert_units_run_what_is_there(box: Debian, folder: str) -> None:
+    for unit in ("rookery.service", "rookery@.service"):
+        text = box.path(f"{folder}/{unit}").read_text()
+        program = next(line for line in text.splitlines() if line.startswith("ExecStart=")).split("=")[1].split()[0]
+        assert os.access(box.path(program), os.X_OK)
+    assert "ListenStream=127.0.0.1:5000" in box.path(f"{folder}/rookery.socket").read_text()
+
+
+def build(folder: Path, target: Path) -> Path:
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    done = subprocess.run([folder / "deploy/debian/build-deb", target], check=True, capture_output=True, text=True)
+    return Path(done.stdout.strip())
+
+
+def test_by_the_package_up_and_away(box: Debian, tmp_path: Path) -> None:
+    packages = box.path("/packages")
+    first = build(sources(tmp_path / "src"), packages)
+    following = build(sources(tmp_path / "next", NEXT), packages)
+    port = free_port()
+    box.run("apt-get", "update")
+    before = everything(box)
+
+    box.run("apt-get", "install", "-y", "--no-install-recommends", f"/packages/{first.name}")
+    assert box.run("rookery", "--version").stdout == "0.1.0\n"
+    assert_units_run_what_is_there(box, "/lib/systemd/system")
+    with box.serving(port) as url:
+        post(url, "hello")
+        assert bodies(url) == ["hello"]
+    box.run("apt-get", "install", "-y", f"/packages/{following.name}")
+    assert "schema 2" in box.run("rookery", "migrate", "--check").stdout
+    assert [name.partition(f"-{NEXT}")[0] for name in backups(box)] == ["rookery-before"]
+    with box.serving(port) as url:
+        assert bodies(url) == ["hello"]
+    assert box.run("dpkg", "--verify", "rookery").stdout == ""
+
+    box.run("apt-get", "remove", "-y", "rookery")
+    assert box.path("/etc/rookery/rookery.toml").exists()
+    box.run("apt-get", "purge", "-y", "rookery")
+    assert box.run("dpkg", "--audit").stdout == ""
+    assert box.path("/var/lib/rookery/rookery.db").exists()
+    left = {path for path in everything(box) - before if "rookery" in path}
+    assert {path for path in left if not path.startswith(("/var/lib/rookery", "/var/backups/rookery"))} == set()
+
+
+def everything(box: Debian) -> set[str]:
+    return {f"/{path.relative_to(box.root)}" for path in box.root.rglob("*") if "/proc/" not in str(path)}
