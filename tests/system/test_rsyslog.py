@@ -1,15 +1,19 @@
 """Log lines by way of a local rsyslog to a central one, both as we ship them."""
 
 import asyncio
+import gzip
 import json
 import os
 import re
+import resource
+import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -104,7 +108,70 @@ async def test_the_log_server_killed_under_load_holds_up_nobody_and_misses_nothi
         await asyncio.sleep(1)
         stopped = True
         await asyncio.gather(*tasks)
-    await until_all(central, ids)  # some of them twice: what was on its way when it died is sent again
+    found = await until_all(central, ids)
+    assert {request: times for request, times in found.items() if times != 1} == {}
+
+
+class Filer:
+    """Our program that files lines, as rsyslog runs it."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self._process: subprocess.Popen[str] = subprocess.Popen(
+            [SHIPPED / "rookery-file", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
+        )
+        assert self.answered() == "OK"
+
+    def tell(self, *lines: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.writelines(f"{line}\n" for line in lines)
+        self._process.stdin.flush()
+
+    def answered(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+def test_what_is_sent_again_is_filed_once_also_by_the_next_one(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    filer = Filer(folder)
+    filer.tell("a 2026-11-22 one", "b 2026-11-22 one", "a 2026-11-22 two", "a 2026-11-23 three", "a 2026-11-22 two")
+    assert [filer.answered() for _ in range(5)] == ["OK"] * 5
+    filer.end()
+    (folder / "a" / "2026-11-22.log").unlink()  # compressed long ago
+    filer = Filer(folder)
+    filer.tell("a 2026-11-23 three", "b 2026-11-22 one", "a 2026-11-23 four {} with spaces", "a 2026-11-23 three")
+    assert [filer.answered() for _ in range(4)] == ["OK"] * 4
+    filer.end()
+    files = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*.log")}
+    assert files == {"a/2026-11-23.log": "three\nfour {} with spaces\n", "b/2026-11-22.log": "one\n"}
+
+
+def test_a_file_that_was_taken_away_is_begun_again(tmp_path: Path) -> None:
+    filer = Filer(tmp_path)
+    filer.tell("a 2026-11-22 one")
+    assert filer.answered() == "OK"
+    (tmp_path / "a" / "2026-11-22.log").unlink()
+    filer.tell("a 2026-11-22 two")
+    assert filer.answered() == "OK"
+    filer.end()
+    assert (tmp_path / "a" / "2026-11-22.log").read_text() == "two\n"
+
+
+def test_a_line_that_does_not_fit_is_told_and_leaves_no_half(tmp_path: Path) -> None:
+    def little_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    filer = Filer(tmp_path, preexec_fn=little_room)
+    filer.tell("a 2026-11-22 " + "x" * 80, "a 2026-11-22 " + "y" * 80, "a 2026-11-22 z")
+    assert filer.answered() == "OK"
+    assert filer.answered().startswith("Error: ")
+    assert filer.answered() == "OK"
+    filer.end()
+    assert (tmp_path / "a" / "2026-11-22.log").read_text() == "x" * 80 + "\nz\n"
 
 
 @pytest.mark.parametrize("name", ["rookery.conf", "central.conf"])
@@ -117,12 +184,20 @@ def test_the_configuration_is_valid(name: str, authority: Authority, tmp_path: P
 
 
 def test_files_of_other_days_are_compressed_and_old_ones_removed(tmp_path: Path) -> None:
-    days = {"today.log": 0, "yesterday.log": 2, "last month.log.gz": 40, "last year.log.gz": 300}
+    days = {
+        "today.log": 0,
+        "yesterday.log": 2,
+        "late.log": 3,
+        "late.log.gz": 3,
+        "last month.log.gz": 40,
+        "old.log.gz": 300,
+    }
     for name, age in days.items():
         file = tmp_path / "host" / name
         file.parent.mkdir(exist_ok=True)
-        file.write_text("{}")
+        file.write_bytes(gzip.compress(b"{}\n") if name.endswith(".gz") else b"{}\n")
         os.utime(file, (time.time() - age * 86_400,) * 2)
     subprocess.run([SHIPPED / "rookery-logs", tmp_path], check=True)
     found = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
-    assert found == {"host/today.log", "host/yesterday.log.gz", "host/last month.log.gz"}
+    assert found == {"host/today.log", "host/yesterday.log.gz", "host/late.log.gz", "host/last month.log.gz"}
+    assert gzip.decompress((tmp_path / "host" / "late.log.gz").read_bytes()) == b"{}\n{}\n"

@@ -15,6 +15,7 @@ from rookery.adapters.redis.store import SCHEMA as REDIS_SCHEMA
 from rookery.adapters.sqlite import schema
 from rookery.adapters.sqlite.schema import MIGRATIONS as SQLITE_MIGRATIONS
 from rookery.client import Client
+from rookery.domain.errors import Conflict
 from tests import released
 from tests.contract.adapters import cassandra
 from tests.contract.adapters.redis import server as redis_server
@@ -114,7 +115,7 @@ def test_a_schema_to_come_is_brought_up_by_whoever_may_and_refused_by_others(tmp
     path = database(tmp_path)
     with closing(sqlite3.connect(path, isolation_level=None)) as sql, pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", (*SQLITE_MIGRATIONS, "ALTER TABLE user ADD COLUMN mood TEXT;"))
-        with pytest.raises(schema.Conflict, match="rookery migrate") as refused:
+        with pytest.raises(Conflict, match="rookery migrate") as refused:
             schema.migrate(sql, only_new=True)
         assert refused.value.code == "schema_too_old"
         assert sql.execute("PRAGMA user_version").fetchone() == (len(SQLITE_MIGRATIONS),)

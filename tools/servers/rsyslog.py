@@ -63,6 +63,7 @@ class Rsyslog(Process):
             "/etc/rsyslog.d/rookery/authority.pem": str(self._authority),
             "/etc/rsyslog.d/rookery/own.pem": str(self._own),
             "/etc/rsyslog.d/rookery/own.key": str(self._own),
+            "/usr/local/sbin/rookery-file": str(SHIPPED / "rookery-file"),
             "/var/log/rookery": str(self.logs),
             'port="5140"': f'port="{self.port}"',
             'imrelp" port="6514"': f'imrelp" port="{self.port}"',
