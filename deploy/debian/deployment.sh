@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # Rookery on this Debian machine, from the sources around this script.
 #
-#   deployment.sh               install it; or upgrade it, with a backup before tables are changed
-#   deployment.sh --back        the version before, with that backup if tables were changed
-#   deployment.sh --uninstall   take the program and its services away; settings, data and backups stay
+#   deployment.sh               install it, or upgrade it; databases whose tables change are kept as they were
+#   deployment.sh --back        the version before, with those databases
+#   deployment.sh --uninstall   take the program and its services away; settings and data stay
+#
+# What was interrupted is finished by running it again.
 set -euo pipefail
 umask 022
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 sources=$(cd "$here/../.." && pwd -P)
 program=/opt/rookery
-units=/etc/systemd/system
-backups=/var/backups/rookery
+units=/usr/local/lib/systemd/system # below /etc/systemd, where systemctl edit writes
+stopped=$program/stopped            # services that are to run again
+shopt -s nullglob
+unset "${!ROOKERY_@}" # root's own are not the service's
 
 say() { printf 'deployment: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -19,12 +23,6 @@ has_systemd() { [[ -d /run/systemd/system ]]; }
 
 as_rookery() { # with a program of any version
     HOME=/var/lib/rookery setpriv --reuid rookery --regid rookery --init-groups --inh-caps=-all -- "$@"
-}
-
-running() { # the services that run
-    has_systemd || return 0
-    systemctl list-units --plain --no-legend --state=active,activating 'rookery.service' 'rookery@*.service' |
-        awk '{ print $1 }'
 }
 
 need_packages() {
@@ -42,11 +40,24 @@ need_packages() {
         die "$(/usr/bin/python3 -V) is too old: Rookery needs Python 3.11, which Debian 12 has"
 }
 
+make_user() {
+    getent group rookery >/dev/null || groupadd --system rookery
+    getent passwd rookery >/dev/null ||
+        useradd --system --gid rookery --home-dir /var/lib/rookery --no-create-home --shell /usr/sbin/nologin rookery
+    install -d -o rookery -g rookery -m 0700 /var/lib/rookery /var/backups/rookery
+    install -d -m 0755 /etc/rookery "$program"
+}
+
+# --- releases: each is a folder with an environment of its own, and all that is put in place with it ------------------
+
 name_of_release() { # its version, and a digest of all that it is made of
     local version digest
     version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$sources/src/rookery/__init__.py")
-    digest=$(cd "$sources" && find src deploy/debian pyproject.toml requirements/run.txt -type f -not -name '*.pyc' -print0 |
-        sort -z | xargs -0 sha256sum | sha256sum)
+    digest=$(cd "$sources" && {
+        /usr/bin/python3 -V
+        find src deploy/debian docs pyproject.toml requirements/run.txt -type f -not -name '*.pyc' -print0 |
+            sort -z | xargs -0 sha256sum
+    } | sha256sum)
     printf '%s-%.12s\n' "$version" "$digest"
 }
 
@@ -58,171 +69,207 @@ make_release() { # $1: its folder; one that is there is whole
     local pip=("$1/bin/python" -m pip --quiet --disable-pip-version-check --no-input install)
     "${pip[@]}" --require-hashes -r "$sources/requirements/run.txt"
     "${pip[@]}" --no-deps --no-build-isolation "$sources"
+    install -d "$1/deploy" "$1/doc"
+    cp "$here"/rookery "$here"/rookery.toml "$here"/rookery.service "$here"/rookery@.service "$here"/rookery.socket "$1/deploy"
+    cp -r "$sources/README.md" "$sources/CHANGELOG.md" "$sources/LICENSE" "$sources/docs" "$1/doc"
     touch "$1/whole"
 }
 
-make_user() {
-    getent group rookery >/dev/null || groupadd --system rookery
-    getent passwd rookery >/dev/null ||
-        useradd --system --gid rookery --home-dir /var/lib/rookery --no-create-home --shell /usr/sbin/nologin rookery
-    install -d -o rookery -g rookery -m 0700 /var/lib/rookery "$backups"
-    install -d -m 0755 /etc/rookery
-    [[ -e /etc/rookery/rookery.toml ]] ||
-        install -o root -g rookery -m 0640 "$here/rookery.toml" /etc/rookery/rookery.toml
+point() { # $1: a link, $2: its new aim; there is no moment without it
+    ln -sfnT "$2" "$1.new"
+    mv -T "$1.new" "$1"
 }
 
-put_in_place() { # what is around the program
-    sed "s#@PROGRAM@#$program/current/bin/rookery#" "$here/rookery" >/usr/sbin/rookery.new
+put_in_place() { # $1: a release, which is what runs from now on
+    point "$program/current" "$1"
+    sed "s#@PROGRAM@#$program/current/bin/rookery#" "$1/deploy/rookery" >/usr/sbin/rookery.new
     chmod 0755 /usr/sbin/rookery.new
     mv /usr/sbin/rookery.new /usr/sbin/rookery
-    install -d "$units" /usr/share/doc/rookery
-    install -m 0644 "$here"/rookery.service "$here"/rookery@.service "$here"/rookery.socket "$units"
-    cp -r "$sources/README.md" "$sources/CHANGELOG.md" "$sources/LICENSE" "$sources/docs" /usr/share/doc/rookery
+    install -d "$units"
+    install -m 0644 "$1"/deploy/*.service "$1"/deploy/*.socket "$units"
+    ln -sfnT "$program/current/doc" /usr/share/doc/rookery
     if has_systemd; then
         systemctl daemon-reload
     fi
 }
 
-point() { # $1: a link, $2: its new aim; there is no moment without it
-    ln -s "$2" "$1.new"
-    mv -T "$1.new" "$1"
-}
-
-config_files() { find /etc/rookery -name '*.toml' -print0 | sort -z; }
-
 check_settings() { # $1: the release that must take them
     local file
-    while IFS= read -r -d '' file; do
+    for file in /etc/rookery/*.toml; do
         as_rookery "$1/bin/rookery" config check --config "$file" >/dev/null || die "$file must be mended first"
-    done < <(config_files)
+    done
 }
 
-find_old_tables() { # $1: a release; `old_tables` has the settings files whose store it would change
+# --- services ----------------------------------------------------------------------------------------------------------
+
+note_running() { # in a file, as an interruption must not forget them
+    has_systemd || return 0
+    systemctl list-units --plain --no-legend --state=active,activating \
+        rookery.socket rookery.service 'rookery@*.service' | awk '{ print $1 }' >>"$stopped"
+    sort -uo "$stopped" "$stopped"
+}
+
+noted() { # those that were noted; the socket first
+    [[ ! -e $stopped ]] || { grep '\.socket$' "$stopped" || true; grep -v '\.socket$' "$stopped" || true; }
+}
+
+halt() { # the socket too: whoever came would start the service again
+    local names
+    mapfile -t names < <(noted)
+    ((${#names[@]} == 0)) || systemctl stop "${names[@]}"
+}
+
+resume() { # systemd waits until each is ready
+    local names name
+    mapfile -t names < <(noted)
+    for name in "${names[@]}"; do
+        systemctl reset-failed "$name" 2>/dev/null || true
+        if [[ $name == *.socket ]]; then
+            systemctl start "$name" || return 1
+        else
+            systemctl restart "$name" || return 1
+        fi
+    done
+    rm -f "$stopped"
+}
+
+# --- tables ------------------------------------------------------------------------------------------------------------
+
+find_old_tables() { # $1: a release; `old_tables` has the settings files whose tables it would change
     local file said
     old_tables=()
-    while IFS= read -r -d '' file; do
-        if ! said=$(as_rookery "$1/bin/rookery" migrate --check --config "$file" 2>&1); then
-            [[ $said == *'[schema_too_old]'* ]] || die "$file: $said"
-            old_tables+=("$file")
-        fi
-    done < <(config_files)
-}
-
-migrate() { # $1: the old release, $2: the new, then settings files; what is noted is the way back
-    local old=$1 new=$2 file backup
-    shift 2
-    for file in "$@"; do
-        backup=$backups/$(basename "$file" .toml)-before-$(basename "$new")-$(date -u +%Y%m%dT%H%M%SZ).rookery
-        say "backup into $backup"
-        as_rookery "$old/bin/rookery" backup "$backup" --config "$file" >/dev/null || return 1
-        printf '%s\t%s\n' "$file" "$backup" >>"$new/migrated"
-        as_rookery "$new/bin/rookery" migrate --config "$file" || return 1
+    for file in /etc/rookery/*.toml; do
+        said=$(as_rookery "$1/bin/rookery" migrate --check --config "$file" 2>&1) && continue
+        [[ $said == *'[schema_too_old]'* || $said == *'[schema_missing]'* ]] || die "$file: $said"
+        as_rookery "$1/bin/rookery" config show --config "$file" | grep -qE '^store +sqlite' ||
+            die "$file: make a backup of that store, which other machines may share; then, as rookery:" \
+                "$1/bin/rookery migrate --config $file; then run this again"
+        old_tables+=("$file")
     done
 }
 
-start() { # services; systemd waits until each is ready
-    local one
-    for one in "$@"; do
-        systemctl restart "$one" || return 1
+migrate() { # $1: a release; notes in it where each database is kept as it was
+    local file said
+    for file in "${old_tables[@]}"; do
+        said=$(as_rookery "$1/bin/rookery" migrate --config "$file") || return 1
+        say "$file: $said"
+        sed -n "s#^What was there is kept in \(.*\)\.\$#$file\t\1#p" <<<"$said" >>"$1/kept" || return 1
     done
 }
 
-undo() { # $1: the release before, $2: the one that goes; the backups of what it changed are put back
-    local file backup
-    if [[ -e $2/migrated ]]; then
-        while IFS=$'\t' read -r file backup; do
-            ! as_rookery "$1/bin/rookery" migrate --check --config "$file" >/dev/null 2>&1 || continue
-            say "putting $backup back"
-            as_rookery "$1/bin/rookery" restore "$backup" --force --config "$file" >/dev/null ||
-                die "$backup must be put back by hand, into an empty store: rookery restore --config …"
-        done <"$2/migrated"
-        rm "$2/migrated"
-    fi
-    point "$program/current" "$1"
+bring_back() { # $1: the release before, $2: the one that goes; databases that the first can't read are put aside
+    [[ -e $2/kept ]] || return 0
+    local file kept said
+    while IFS=$'\t' read -r file kept; do
+        said=$(as_rookery "$1/bin/rookery" migrate --check --config "$file" 2>&1) && continue
+        [[ $said == *'[schema_too_new]'* ]] || { say "$file: $said"; return 1; }
+        as_rookery flock --nonblock "${kept%%.before-schema-*}.lock" bash -euc '
+            kept=$1 now=${1%%.before-schema-*} aside=${1%%.before-schema-*}.before-going-back-$(date +%s)
+            cp "$kept" "$now.coming"
+            sync "$now.coming"
+            for end in -wal -shm; do
+                [[ ! -e $now$end ]] || mv "$now$end" "$aside$end"
+            done
+            ln "$now" "$aside"
+            mv -T "$now.coming" "$now"
+            echo "deployment: $now is $kept again; what it was until now is in $aside" >&2
+        ' - "$kept" || { say "$kept could not be put back"; return 1; }
+    done <"$2/kept"
+    rm "$2/kept"
 }
+
+go_back() { # $1: the release before, $2: the one that goes
+    halt
+    put_in_place "$1"
+    bring_back "$1" "$2"
+    resume
+}
+
+# --- what is asked for --------------------------------------------------------------------------------------------------
 
 install_or_upgrade() {
     need_packages
     make_user
-    local new old='' services=()
+    local new old=''
     new=$program/$(name_of_release)
     [[ ! -L $program/current ]] || old=$(readlink "$program/current")
     make_release "$new"
+    [[ -n $old || -e /etc/rookery/rookery.toml ]] ||
+        install -o root -g rookery -m 0640 "$here/rookery.toml" /etc/rookery/rookery.toml
     check_settings "$new"
+    find_old_tables "$new"
+    trap '' HUP INT TERM # from here on it is done, or undone
+    if [[ -z $old ]] && has_systemd; then
+        printf 'rookery.socket\nrookery.service\n' >"$stopped"
+    elif [[ $old != "$new" ]]; then
+        note_running
+    fi
+    ((${#old_tables[@]} == 0)) || halt
+    set +e # a condition would switch -e off for all that is inside
+    (set -e; migrate "$new"; put_in_place "$new"; resume)
+    local failed=$?
+    set -e
+    if ((failed)); then
+        [[ -n $old && $old != "$new" ]] || die "it does not start: journalctl -u rookery"
+        (set -e; go_back "$old" "$new") || die "neither version starts: journalctl -u rookery"
+        die "$(basename "$new") could not take over: $(basename "$old") goes on"
+    fi
     if [[ -z $old ]]; then
-        point "$program/current" "$new"
-        put_in_place
         if has_systemd; then
-            systemctl enable --now rookery.socket rookery.service || die "it does not start: journalctl -u rookery"
+            systemctl enable rookery.socket rookery.service
         else
             say "no systemd here: start it with rookery serve"
         fi
         say "installed $(basename "$new")"
-        return
-    fi
-    if [[ $old == "$new" ]]; then
-        put_in_place
+    elif [[ $old == "$new" ]]; then
         say "$(basename "$new") is installed already"
-        return
+    else
+        point "$program/previous" "$old"
+        find "$program" -mindepth 1 -maxdepth 1 -type d -not -path "$old" -not -path "$new" -exec rm -rf {} +
+        say "upgraded to $(basename "$new")"
     fi
-    find_old_tables "$new"
-    mapfile -t services < <(running)
-    if ((${#old_tables[@]} && ${#services[@]})); then
-        systemctl stop "${services[@]}"
-    fi
-    if ! migrate "$old" "$new" "${old_tables[@]}"; then
-        undo "$old" "$new"
-        start "${services[@]}" || true
-        die "the tables could not be brought up; $(basename "$old") goes on"
-    fi
-    set +e # a condition would switch -e off for all that is inside
-    (set -e; point "$program/current" "$new"; put_in_place; start "${services[@]}")
-    local failed=$?
-    set -e
-    if ((failed)); then
-        ((${#services[@]} == 0)) || systemctl stop "${services[@]}" || true
-        undo "$old" "$new"
-        start "${services[@]}" || die "neither version starts: journalctl -u rookery"
-        die "$(basename "$new") does not start: $(basename "$old") goes on"
-    fi
-    point "$program/previous" "$old"
-    find "$program" -mindepth 1 -maxdepth 1 -type d -not -path "$old" -not -path "$new" -exec rm -rf {} +
-    say "upgraded to $(basename "$new")"
 }
 
 back() {
     [[ -L $program/previous ]] || die "there is no version before"
-    local new old services=()
+    local new old
     new=$(readlink "$program/current") old=$(readlink "$program/previous")
-    mapfile -t services < <(running)
-    ((${#services[@]} == 0)) || systemctl stop "${services[@]}"
-    undo "$old" "$new"
+    check_settings "$old"
+    trap '' HUP INT TERM
+    note_running
+    set +e
+    (set -e; go_back "$old" "$new")
+    local failed=$?
+    set -e
+    ((failed == 0)) || die "it is not back: mend what is said above, and run this again"
     rm "$program/previous"
-    start "${services[@]}" || die "it does not start: journalctl -u rookery"
     say "back to $(basename "$old")"
 }
 
 uninstall() {
-    local services=()
-    mapfile -t services < <(running)
     if has_systemd; then
-        systemctl disable --now rookery.socket rookery.service "${services[@]}"
+        note_running
+        halt
+        systemctl disable rookery.socket rookery.service || true
     fi
     rm -rf "$units"/rookery.service "$units"/rookery@.service "$units"/rookery.socket /usr/sbin/rookery \
         /usr/share/doc/rookery "$program"
     if has_systemd; then
         systemctl daemon-reload
     fi
-    say "Rookery is away. /etc/rookery, /var/lib/rookery* and $backups stay, and the user rookery, whose they are"
+    say "Rookery is away. /etc/rookery and /var/lib/rookery* stay, and the user rookery, whose they are"
 }
 
-[[ $# -le 1 ]] || die "usage: deployment.sh [--back | --uninstall]"
+usage="usage: deployment.sh [--back | --uninstall]"
+[[ $# -le 1 && ${1:-} =~ ^(--back|--uninstall|)$ ]] || die "$usage"
 [[ $(id -u) == 0 ]] || die "this is for root: sudo $0 $*"
 grep -qx 'ID=debian' /etc/os-release || die "this is for Debian; elsewhere make serve runs Rookery"
-! dpkg-query --show rookery >/dev/null 2>&1 || die "the package rookery is installed: apt-get remove rookery first"
+! dpkg-query --show --showformat='${db:Status-Abbrev}' rookery 2>/dev/null | grep -q '^ii' ||
+    die "the package rookery is installed: apt-get remove rookery first"
+exec 9>/run/lock/rookery-deployment
+flock --nonblock 9 || die "it is at work already"
 case ${1:-} in
     '') install_or_upgrade ;;
     --back) back ;;
     --uninstall) uninstall ;;
-    *) die "usage: deployment.sh [--back | --uninstall]" ;;
 esac

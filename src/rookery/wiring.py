@@ -1,7 +1,7 @@
 """The only place that joins ports to adapters."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -171,35 +171,37 @@ async def apply_schema(settings: Settings) -> tuple[int, int]:
     return await apply_schema(access, SystemClock(), settings.store_keyspace, settings.store_replication)
 
 
-async def schema_of(settings: Settings) -> tuple[int, int]:
-    """The schema of the store that the settings name, 0 where there is none, and the one that this program needs.
+async def schemas_of(settings: Settings) -> Mapping[str, tuple[int, int]]:
+    """For the store, and for a ranking in a file of its own: its schema, 0 where there is none, and the one needed.
 
     Raises:
         Failure: when it can't be seen, or is a later program's.
     """
+    found: dict[str, tuple[int, int]] = {}
     if settings.store == "cassandra":
         from rookery.adapters.cassandra import found_schema
 
-        return await found_schema(cassandra_access(settings), SystemClock(), settings.store_keyspace)
-    if settings.store == "redis":
+        found["store"] = await found_schema(cassandra_access(settings), SystemClock(), settings.store_keyspace)
+    elif settings.store == "redis":
         async with AsyncExitStack() as stack:
-            return await _redis_store(settings, Sharing.ANYONE, SystemClock(), stack).schema()
-    path = settings.data / DATABASE
-    with _naming(path):
-        return await asyncio.to_thread(schema_of_file, path)
+            found["store"] = await _redis_store(settings, Sharing.ANYONE, SystemClock(), stack).schema()
+    if "sqlite" in (settings.store, settings.ranking):
+        path = settings.data / DATABASE
+        with _naming(path):
+            found["store" if settings.store == "sqlite" else "ranking"] = await asyncio.to_thread(schema_of_file, path)
+    return found
 
 
-async def migrate(settings: Settings) -> None:
-    """Bring the tables of the store up to this program. Servers on the same SQLite file must be stopped.
+async def migrate(settings: Settings) -> Path | None:
+    """Bring all tables up to this program; where the SQLite file is kept as it was. Its servers must be stopped.
 
     Raises:
         Failure: when it can't be done.
     """
     if settings.store == "cassandra":
         await apply_schema(settings)
-    else:
-        async with open_backends(settings, Sharing.NO_SERVER):
-            pass
+    async with open_backends(settings, Sharing.NO_SERVER) as backends:
+        return next((part.kept for part in backends.parts if isinstance(part, Database)), None)
 
 
 async def _open_cassandra(settings: Settings, sharing: Sharing, clock: Clock, stack: AsyncExitStack) -> Store:

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -16,15 +18,27 @@ from tools.servers.process import free_port
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "deploy/debian/deployment.sh"
-PROGRAM = Path("opt/rookery")
+UNITS = "/usr/local/lib/systemd/system"
 NEXT = "0.99.0"
 
-# One that goes by the version that is installed, as the real one would when that does not get ready.
-SYSTEMCTL = f"""#!/bin/sh
+# Stands in for systemd, which is not there: what runs are files in /units. No service of the version in /fails gets
+# ready. While the socket listens somebody comes, and starts the service.
+SYSTEMCTL = """#!/bin/bash
 echo "$@" >>/systemctl.log
-case $1 in
-list-units) echo "rookery.service loaded active running Rookery" ;;
-restart) rookery --version | grep -qvx {NEXT} ;;
+command=$1 first=$2
+shift
+mkdir -p /units
+case $command in
+list-units) (cd /units; for unit in *; do [ ! -e "$unit" ] || echo "$unit loaded active running Rookery"; done) ;;
+stop)
+    for unit; do rm -f "/units/$unit"; done
+    if [ -e /units/rookery.socket ]; then touch /units/rookery.service; fi
+    ;;
+start | restart)
+    case $first in *.service) [ ! -e /fails ] || rookery --version | grep -qvxF "$(cat /fails)" || exit 1 ;; esac
+    touch "/units/$first"
+    ;;
+is-enabled) test -e /etc/systemd/system/multi-user.target.wants/rookery.service ;;
 esac
 """
 
@@ -76,10 +90,14 @@ def change(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def post(url: str, body: str) -> None:
+def sign_up(url: str) -> str:
     made = httpx.post(f"{url}/user", json={"name": "ada"})
-    token = made.json()["token"] if made.status_code == 201 else None
-    raise_for(made, 201, 409)
+    raise_for(made, 201)
+    token: str = made.json()["token"]
+    return token
+
+
+def post(url: str, body: str, token: str) -> None:
     answer = httpx.post(
         f"{url}/tweet", json={"user_name": "ada", "body": body}, headers={"Authorization": f"Bearer {token}"}
     )
@@ -94,8 +112,9 @@ def bodies(url: str) -> list[str]:
     return [tweet["body"] for tweet in httpx.get(f"{url}/tweet/@ada").json()]
 
 
-def backups(box: Debian) -> list[str]:
-    return sorted(file.name for file in box.path("/var/backups/rookery").iterdir())
+def kept(box: Debian) -> list[Path]:
+    """The databases as they were before a migration."""
+    return list(box.path("/var/lib/rookery").glob("rookery.db.before-schema-2-*"))
 
 
 def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
@@ -108,7 +127,8 @@ def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
     assert "installed already" in box.run(f"/src/{SCRIPT}").stderr
     assert box.run("rookery", "--version").stdout == "0.1.0\n"
     with box.serving(port) as url:
-        post(url, "hello")
+        token = sign_up(url)
+        post(url, "hello", token)
         assert bodies(url) == ["hello"]
         owners = {file.stat().st_uid for file in box.path("/var/lib/rookery").rglob("*")}
         assert len(owners) == 1
@@ -118,43 +138,71 @@ def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
         assert "[database_in_use]" in refused
         assert "0.1.0" in refused.splitlines()[-1]
         assert bodies(url) == ["hello"]
-    assert_units_run_what_is_there(box, "/etc/systemd/system")
+    assert_units_run_what_is_there(box, UNITS)
 
     # The next version, and back.
     assert f"upgraded to {NEXT}" in box.run(f"/next/{SCRIPT}").stderr
     assert "schema 2" in box.run("rookery", "migrate", "--check").stdout
-    assert len(made := backups(box)) == 2, "one for each time that it was tried"
-    assert all(f"rookery-before-{NEXT}" in name for name in made)
+    assert len(kept(box)) == 1
     with box.serving(port) as url:
         assert bodies(url) == ["hello"]
+        post(url, "of the next version", token)
     assert "back to 0.1.0" in box.run(f"/next/{SCRIPT}", "--back").stderr
     assert "schema 1" in box.run("rookery", "migrate", "--check").stdout
     assert "no version before" in box.run(f"/next/{SCRIPT}", "--back", status=1).stderr
     with box.serving(port) as url:
         assert bodies(url) == ["hello"]
 
-    # One that does not get ready is taken back by the script itself.
-    box.path("/usr/bin/systemctl").write_text(SYSTEMCTL)
-    box.path("/usr/bin/systemctl").chmod(0o755)
-    box.path("/run/systemd/system").mkdir(parents=True)
-    assert f"{NEXT}" in box.run(f"/next/{SCRIPT}", status=1).stderr
+    (aside,) = box.path("/var/lib/rookery").glob("rookery.db.before-going-back-*")
+    with closing(sqlite3.connect(aside)) as sql:
+        assert sql.execute("SELECT body FROM tweet ORDER BY id").fetchall() == [("hello",), ("of the next version",)]
+
+    # One that does not get ready is taken back by the script itself, and its units with it.
+    with_systemd(box)
+    running = {"rookery.socket", "rookery.service", "rookery@two.service"}
+    for unit in running:
+        box.path(f"/units/{unit}").touch()
+    box.path("/fails").write_text(NEXT)
+    refused = box.run(f"/next/{SCRIPT}", status=1).stderr
+    assert "could not take over: 0.1.0" in refused.splitlines()[-1]
+    assert units(box) == running
     assert "schema 1" in box.run("rookery", "migrate", "--check").stdout
     assert box.run("rookery", "--version").stdout == "0.1.0\n"
+    with box.serving(port) as url:
+        assert bodies(url) == ["hello"]
+    # The same when it is better.
+    box.path("/fails").unlink()
+    assert f"upgraded to {NEXT}" in box.run(f"/next/{SCRIPT}").stderr
+    assert units(box) == running
     told = box.path("/systemctl.log").read_text().splitlines()
-    assert [line for line in told if line.split()[0] in ("stop", "restart")] == [
-        "stop rookery.service",
-        "restart rookery.service",
-        "stop rookery.service",
-        "restart rookery.service",
-    ]
+    stops = [set(line.split()[1:]) for line in told if line.startswith("stop")]
+    assert stops
+    assert all(running == stop for stop in stops), "a socket that stays would start the service again"
 
     # Away: the data stays.
     box.run(f"/src/{SCRIPT}", "--uninstall")
-    for path in ("/usr/sbin/rookery", "/opt/rookery", "/etc/systemd/system/rookery.service", "/usr/share/doc/rookery"):
-        assert not box.path(path).exists()
+    assert units(box) == set()
+    for path in ("/usr/sbin/rookery", "/opt/rookery", f"{UNITS}/rookery.service", "/usr/share/doc/rookery"):
+        assert not os.path.lexists(box.path(path))
     assert box.path("/var/lib/rookery/rookery.db").exists()
     assert box.path("/etc/rookery/rookery.toml").exists()
-    assert len(backups(box)) == 3
+    # A later version finds the data, and the tables of its own.
+    assert f"installed {NEXT}" in box.run(f"/next/{SCRIPT}").stderr
+    assert units(box) == {"rookery.socket", "rookery.service"}
+    with box.serving(port) as url:
+        assert bodies(url) == ["hello"]
+
+
+def with_systemd(box: Debian) -> None:
+    box.path("/usr/bin/systemctl").write_text(SYSTEMCTL)
+    box.path("/usr/bin/systemctl").chmod(0o755)
+    for folder in ("/run/systemd/system", "/units"):
+        box.path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def units(box: Debian) -> set[str]:
+    """What runs."""
+    return {file.name for file in box.path("/units").iterdir()}
 
 
 def assert_units_run_what_is_there(box: Debian, folder: str) -> None:
@@ -177,23 +225,32 @@ def test_by_the_package_up_and_away(box: Debian, tmp_path: Path) -> None:
     following = build(sources(tmp_path / "next", NEXT), packages)
     port = free_port()
     box.run("apt-get", "update")
+    with_systemd(box)
     before = everything(box)
 
     box.run("apt-get", "install", "-y", "--no-install-recommends", f"/packages/{first.name}")
     assert box.run("rookery", "--version").stdout == "0.1.0\n"
     assert_units_run_what_is_there(box, "/lib/systemd/system")
     with box.serving(port) as url:
-        post(url, "hello")
+        token = sign_up(url)
+        post(url, "hello", token)
         assert bodies(url) == ["hello"]
+    box.path("/units/rookery@two.service").touch()
     box.run("apt-get", "install", "-y", f"/packages/{following.name}")
     assert "schema 2" in box.run("rookery", "migrate", "--check").stdout
-    assert [name.partition(f"-{NEXT}")[0] for name in backups(box)] == ["rookery-before"]
+    assert len(kept(box)) == 1
+    assert units(box) == {"rookery.socket", "rookery.service", "rookery@two.service"}
     with box.serving(port) as url:
         assert bodies(url) == ["hello"]
     assert box.run("dpkg", "--verify", "rookery").stdout == ""
 
     box.run("apt-get", "remove", "-y", "rookery")
+    assert units(box) == set()
     assert box.path("/etc/rookery/rookery.toml").exists()
+    box.run("apt-get", "install", "-y", f"/packages/{following.name}")
+    assert units(box) == {"rookery.socket", "rookery.service"}
+    with box.serving(port) as url:
+        assert bodies(url) == ["hello"]
     box.run("apt-get", "purge", "-y", "rookery")
     assert box.run("dpkg", "--audit").stdout == ""
     assert box.path("/var/lib/rookery/rookery.db").exists()

@@ -86,6 +86,19 @@ async def test_every_request_is_filed_once_by_host_and_day(server: Server, centr
     assert server.out() == "", "it goes there instead of stdout"
 
 
+async def test_one_log_server_for_all_files_them_too(authority: Authority, tmp_path: Path) -> None:
+    own = authority.sign("alone", "127.0.0.1")
+    shipped = SHIPPED / "alone.conf"
+    with (
+        started(Rsyslog(tmp_path / "alone", shipped, authority=authority.certificate, own=own)) as alone,
+        running_server(tmp_path, "--log-server", alone.address) as server,
+    ):
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            ids = {(await http.get("/top")).headers["x-request-id"] for _ in range(20)}
+        found = await until_all(alone, ids)
+    assert {found[one] for one in ids} == {1}
+
+
 async def test_the_log_server_killed_under_load_holds_up_nobody_and_misses_nothing(
     server: Server, central: Rsyslog
 ) -> None:
@@ -174,7 +187,7 @@ def test_a_line_that_does_not_fit_is_told_and_leaves_no_half(tmp_path: Path) -> 
     assert (tmp_path / "a" / "2026-11-22.log").read_text() == "x" * 80 + "\nz\n"
 
 
-@pytest.mark.parametrize("name", ["rookery.conf", "central.conf"])
+@pytest.mark.parametrize("name", ["rookery.conf", "central.conf", "alone.conf"])
 def test_the_configuration_is_valid(name: str, authority: Authority, tmp_path: Path) -> None:
     own = authority.sign("check", "127.0.0.1")
     checked = Rsyslog(tmp_path / "rsyslog", SHIPPED / name, authority=authority.certificate, own=own, central=6514)

@@ -12,7 +12,7 @@ import redis
 
 from rookery.adapters.cassandra.schema import MIGRATIONS as CASSANDRA_MIGRATIONS
 from rookery.adapters.redis.store import SCHEMA as REDIS_SCHEMA
-from rookery.adapters.sqlite import schema
+from rookery.adapters.sqlite import Database, schema
 from rookery.adapters.sqlite.schema import MIGRATIONS as SQLITE_MIGRATIONS
 from rookery.client import Client
 from rookery.domain.errors import Conflict
@@ -121,15 +121,40 @@ def test_a_schema_to_come_is_brought_up_by_whoever_may_and_refused_by_others(tmp
         assert sql.execute("PRAGMA user_version").fetchone() == (len(SQLITE_MIGRATIONS),)
         schema.migrate(sql)
         assert sql.execute("SELECT name, mood FROM user").fetchall() == [("ada", None)]
+
+
+async def test_what_an_older_rookery_made_is_kept_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rookery("user", "add", "ada", "--data", str(tmp_path))
+    path = database(tmp_path)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*SQLITE_MIGRATIONS, "UPDATE user SET name = 'other';"))
+    with pytest.raises(Conflict, match="rookery migrate"):
+        Database(path, migrates=False)
+    opened = Database(path)
+    assert opened.kept
+    await opened.close()
+    with closing(sqlite3.connect(path)) as now, closing(sqlite3.connect(opened.kept)) as kept:
+        assert now.execute("SELECT name FROM user").fetchall() == [("other",)]
+        assert kept.execute("SELECT name FROM user").fetchall() == [("ada",)]
+        assert [sql.execute("PRAGMA user_version").fetchone()[0] for sql in (kept, now)] == [1, 2]
+    assert opened.kept.stat().st_mode & 0o777 == 0o600
+    opened = Database(path)
+    assert opened.kept is None
+    await opened.close()
+
+
+def test_a_later_schema_is_refused(tmp_path: Path) -> None:
+    rookery("user", "add", "ada", "--data", str(tmp_path))
+    with closing(sqlite3.connect(database(tmp_path))) as sql:
+        sql.execute(f"PRAGMA user_version = {len(SQLITE_MIGRATIONS) + 1}")
     done = rookery("migrate", "--check", "--data", str(tmp_path), status=1)
     assert "[schema_too_new]" in done.stderr
     assert "[schema_too_new]" in rookery("migrate", "--data", str(tmp_path), status=1).stderr
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
-    assert "no store yet" in rookery("migrate", "--check", "--data", str(tmp_path / "data")).stdout
+    assert "is made when" in rookery("migrate", "--check", "--data", str(tmp_path / "data")).stdout
     assert not (tmp_path / "data").exists()
-    assert "and had none before" in rookery("migrate", "--data", str(tmp_path / "data")).stdout
+    assert "schema 1" in rookery("migrate", "--data", str(tmp_path / "data")).stdout
     assert "schema 1" in rookery("migrate", "--check", "--data", str(tmp_path / "data")).stdout
 
 

@@ -65,10 +65,13 @@ class Rsyslog(Process):
             "/etc/rsyslog.d/rookery/own.key": str(self._own),
             "/usr/local/sbin/rookery-file": str(SHIPPED / "rookery-file"),
             "/var/log/rookery": str(self.logs),
+            "/var/spool/rsyslog": str(spool),
             'port="5140"': f'port="{self.port}"',
             'imrelp" port="6514"': f'imrelp" port="{self.port}"',
             'port="6514"': f'port="{self._central}"',
             "CENTRAL": "127.0.0.1",
         }.items():
             text = text.replace(word, here)
+        if "\nglobal(" in text:
+            return text
         return f'global(workDirectory="{spool}" net.enableDNS="off" maxMessageSize="64k")\n{text}'

@@ -8,8 +8,8 @@ from cyclopts import App, Parameter
 from rookery.cli.flags import Flags, read
 from rookery.cli.output import say
 from rookery.domain.errors import Conflict
-from rookery.wiring import apply_schema, schema_of
-from rookery.wiring import migrate as migrate_store
+from rookery.wiring import apply_schema, schemas_of
+from rookery.wiring import migrate as migrate_all
 
 
 def add_to(app: App) -> None:
@@ -21,7 +21,7 @@ def add_to(app: App) -> None:
 
 
 def migrate(*, check: Annotated[bool, Parameter(negative="")] = False, flags: Flags = None) -> None:
-    """Bring the store's tables up to this Rookery. Make a backup first, with the Rookery that made them.
+    """Bring the tables up to this Rookery. A SQLite file is kept as it was; of Cassandra make a backup first.
 
     Parameters
     ----------
@@ -29,16 +29,25 @@ def migrate(*, check: Annotated[bool, Parameter(negative="")] = False, flags: Fl
         Change nothing: say which schema there is, with status 1 when it must be brought up.
     """
     settings = read(flags).settings
-    found, needed = asyncio.run(schema_of(settings))
-    if found == needed:
-        say(f"The store has schema {found}, the one of this Rookery.")
-    elif not check:
-        asyncio.run(migrate_store(settings))
-        say(f"The store has schema {needed} now, and had {found or 'none'} before.")
-    elif found:
-        raise Conflict("schema_too_old", f"The store has schema {found}, this Rookery needs {needed}: rookery migrate.")
-    else:
-        say(f"There is no store yet; it is made with schema {needed}.")
+    before = asyncio.run(schemas_of(settings))
+    if check:
+        for part, (found, needed) in before.items():
+            if 0 < found < needed:
+                raise _too_old(part, found, needed)
+    elif any(found != needed for found, needed in before.values()):
+        kept = asyncio.run(migrate_all(settings))
+        if kept is not None:
+            say(f"What was there is kept in {kept}.")
+    for part, (found, needed) in asyncio.run(schemas_of(settings)).items():
+        say(
+            f"The {part} has schema {found}."
+            if found
+            else f"The {part} is made when it is first used, with schema {needed}."
+        )
+
+
+def _too_old(part: str, found: int, needed: int) -> Conflict:
+    return Conflict("schema_too_old", f"The {part} has schema {found}, this Rookery needs {needed}: rookery migrate.")
 
 
 def apply(*, flags: Flags = None) -> None:

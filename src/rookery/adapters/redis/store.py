@@ -74,10 +74,13 @@ class RedisStore:
 
         Raises:
             Unavailable: `store_unavailable`.
-            Conflict: `schema_too_new`, for what a later Rookery has laid out; `shards_differ`, for what was begun on
-                one server and is a cluster now, or the other way round.
+            Conflict: `schema_too_new`, `schema_too_old`, for what another Rookery has laid out; `shards_differ`, for
+                what was begun on one server and is a cluster now, or the other way round.
         """
-        _refuse_newer(int(await self._shards.first.call_and_copy("set_first", "schema", b"%d" % SCHEMA)))
+        version = int(await self._shards.first.call_and_copy("set_first", "schema", b"%d" % SCHEMA))
+        _refuse_newer(version)
+        if version < SCHEMA:
+            raise Conflict("schema_too_old", f"The keys have schema {version}, this Rookery needs {SCHEMA}.")
         many = str(len(self._shards.all)).encode()
         there = await self._shards.first.call_and_copy("set_first", "shards", many)
         if there != many:

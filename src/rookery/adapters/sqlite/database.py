@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from rookery.adapters.sqlite.schema import MIGRATIONS, check, foreign, migrate, version_of
+from rookery.adapters.sqlite.schema import check, foreign, is_older, migrate, newest, version_of
 from rookery.domain.errors import Conflict, Unavailable
 from rookery.domain.tallies import Reading, Spread
 
@@ -99,10 +99,20 @@ def schema_of(path: Path) -> tuple[int, int]:
         Unavailable: `store_unavailable`.
     """
     if not path.exists():
-        return 0, len(MIGRATIONS)
-    with _translated(), closing(sqlite3.connect(path)) as connection:
+        return 0, newest()
+    with _translated(), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
         connection.execute("PRAGMA query_only = ON")
-        return version_of(connection), len(MIGRATIONS)
+        return version_of(connection), newest()
+
+
+def _keep(connection: sqlite3.Connection, path: Path) -> Path:
+    """Copy a database that nobody else has open; the copy's path."""
+    kept = path.with_name(f"{path.name}.before-schema-{newest()}-{time.time_ns() // 1_000_000}")
+    part = kept.with_name(kept.name + ".part")
+    _create_private(part)
+    with closing(sqlite3.connect(part)) as copy:
+        connection.backup(copy)
+    return part.rename(kept)
 
 
 @dataclass(slots=True)
@@ -130,6 +140,8 @@ class Database:
     def __init__(self, path: Path, *, migrates: bool = True) -> None:
         """Open or create the file and bring it to this program's schema, unless others may be at work on an older.
 
+        What an older Rookery made is kept as it was, in `kept`.
+
         Raises:
             Unavailable: `store_unavailable`, when the folder or file can't be written.
             Conflict: `schema_too_new`, `schema_too_old`, `not_rookery`.
@@ -142,6 +154,7 @@ class Database:
             try:
                 check(writer)
                 _use_wal(writer)
+                self.kept = _keep(writer, path) if migrates and is_older(writer) else None
                 migrate(writer, only_new=not migrates)
             except BaseException:
                 writer.close()

@@ -143,6 +143,16 @@ def check(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
+def newest() -> int:
+    """The schema of this program."""
+    return len(MIGRATIONS)
+
+
+def is_older(connection: sqlite3.Connection) -> bool:
+    """Whether a file has tables of an older Rookery."""
+    return 0 < version_of(connection) < len(MIGRATIONS)
+
+
 def foreign() -> Conflict:
     """The answer to a file that is not Rookery's."""
     return Conflict("not_rookery", "The database file belongs to another program.")

@@ -1,0 +1,139 @@
+"""The containers that we ship: by the real docker-compose, and each setting and file in them is one that exists."""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rookery.config import SPECS, load
+from tools.servers.cassandra import VERSION
+from tools.servers.installing import Missing, require
+
+FOLDER = Path(__file__).parents[2] / "deploy"
+FILE = FOLDER / "compose.yaml"
+DOCKERFILES = [FOLDER / "Dockerfile", FOLDER / "rsyslog" / "Dockerfile"]
+PROFILES = {
+    "embedded": ["rookery"],
+    "redis": ["rookery-on-redis", "store"],
+    "cluster": [
+        *("cassandra1", "cassandra2", "cassandra3"),
+        *("haproxy", "log", "memcached", "ranking", "rookery1", "rookery2", "schema"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def composed() -> Mapping[str, Any]:
+    """The file as docker-compose reads it."""
+    try:
+        program = require("docker-compose", "docker-compose")
+    except Missing as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    done = subprocess.run([program, "--file", FILE, "config"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    read: Mapping[str, Any] = yaml.safe_load(done.stdout)
+    return read
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_has_its_parts_and_what_they_wait_for(composed: Mapping[str, Any], profile: str) -> None:
+    services = {name: one for name, one in composed["services"].items() if profile in one["profiles"]}
+    assert sorted(services) == PROFILES[profile]
+    for one in services.values():
+        assert set(one.get("depends_on", {})) <= set(services)
+        assert {volume.partition(":")[0] for volume in one.get("volumes", ()) if volume[0] not in "./"} <= set(
+            composed["volumes"]
+        )
+
+
+@pytest.mark.parametrize("name", ["rookery", "rookery-on-redis", "schema", "rookery1", "rookery2"])
+def test_every_setting_of_ours_exists_and_is_right(composed: Mapping[str, Any], name: str) -> None:
+    service = composed["services"][name]
+    given = {key: str(value) for key, value in service.get("environment", {}).items()}
+    image = dict(re.findall(r"(ROOKERY_\w+)=(\S+)", DOCKERFILES[0].read_text()))
+    assert set(given) | set(image) <= {spec.env for spec in SPECS}
+    assert load(flags={}, environ={**image, **given}, file=None).settings.host == image["ROOKERY_HOST"]
+    for address in (one for key, value in given.items() if key.endswith("_SERVERS") for one in value.split(",")):
+        host, _, port = address.rpartition(":")
+        assert host in composed["services"]
+        assert (
+            port == {"cassandra": "9042", "memcached": "11211", "ranking": "6379", "store": "6379"}[host.rstrip("123")]
+        )
+    assert given.get("ROOKERY_LOG_SERVER", "log:5140") == "log:5140"
+
+
+def test_haproxy_is_told_what_its_file_asks_for_and_is_believed(composed: Mapping[str, Any]) -> None:
+    haproxy = composed["services"]["haproxy"]
+    asked = set(re.findall(r"presetenv (\w+)", (FOLDER / "haproxy" / "haproxy.cfg").read_text()))
+    assert set(haproxy["environment"]) <= asked
+    addresses = {
+        name: composed["services"][name]["networks"]["default"]["ipv4_address"]
+        for name in ("haproxy", "rookery1", "rookery2")
+    }
+    for number in (1, 2):
+        environment = composed["services"][f"rookery{number}"]["environment"]
+        assert environment["ROOKERY_TRUSTED_PROXIES"] == f"{addresses['haproxy']}/32"
+        assert haproxy["environment"][f"ROOKERY_SERVER{number}"] == f"{addresses[f'rookery{number}']}:5000"
+
+
+def test_what_is_mounted_and_built_is_there(composed: Mapping[str, Any]) -> None:
+    for one in composed["services"].values():
+        for volume in one.get("volumes", ()):
+            source = volume.partition(":")[0]
+            assert not source.startswith("/") or Path(source).is_file(), source
+        if build := one.get("build"):
+            context = Path(build["context"])
+            dockerfile = context / build.get("dockerfile", "Dockerfile")
+            assert dockerfile in DOCKERFILES
+            for line in dockerfile.read_text().splitlines():
+                if line.startswith("COPY ") and "--from" not in line:
+                    *sources, _ = line.split()[1:]
+                    assert all((context / source).exists() for source in sources)
+
+
+def test_images_are_pinned_and_nobody_is_root_who_need_not_be(composed: Mapping[str, Any]) -> None:
+    bases = [
+        line.split()[1] for file in DOCKERFILES for line in file.read_text().splitlines() if line.startswith("FROM")
+    ]
+    images = [one["image"] for one in composed["services"].values()]
+    for image in (*bases, *images):
+        assert re.search(r":[a-z-]*\d[\w.]*\.?[\w.-]*$", image), f"{image} is of no certain version"
+    for file in DOCKERFILES:
+        users = [line.split()[1] for line in file.read_text().splitlines() if line.startswith("USER")]
+        assert users[-1:]
+        assert users[-1].partition(":")[0] not in ("0", "root")
+    for name, one in composed["services"].items():
+        if name not in ("haproxy", "store", "ranking") and not name.startswith("cassandra"):
+            assert one["cap_drop"] == ["ALL"]
+
+
+def test_only_haproxy_is_open_to_others(composed: Mapping[str, Any]) -> None:
+    for name, one in composed["services"].items():
+        for port in one.get("ports", ()):
+            assert name == "haproxy" or str(port).startswith("127.0.0.1:")
+
+
+def test_the_versions_are_those_that_the_tests_run_on(composed: Mapping[str, Any]) -> None:
+    assert composed["services"]["cassandra1"]["image"] == f"cassandra:{VERSION}"
+    for service, command in {"store": "redis-server", "memcached": "memcached", "haproxy": "haproxy"}.items():
+        try:
+            program = require(command, command)
+        except Missing as missing:
+            pytest.skip(str(missing))
+        said = subprocess.run(
+            [program, "--version"] if command != "haproxy" else [program, "-v"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        found = re.search(r"\d+\.\d+\.\d+", said)
+        assert found
+        assert composed["services"][service]["image"] == f"{command.removesuffix('-server')}:{found[0]}"
