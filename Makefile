@@ -41,7 +41,8 @@ openapi: run ## write docs/openapi.json from the code
 
 pins: dev ## pin the dependencies again; ARGS=--upgrade takes the newest
 	$(COMPILE) $(ARGS) pyproject.toml requirements/run.in --output-file requirements/run.txt
-	$(COMPILE) $(ARGS) --group dev pyproject.toml requirements/dev.in --output-file requirements/dev.txt
+	$(COMPILE) $(ARGS) --extra traces pyproject.toml requirements/run.in --output-file requirements/traces.txt
+	$(COMPILE) $(ARGS) --extra traces --group dev pyproject.toml requirements/dev.in --output-file requirements/dev.txt
 
 run dev:
 	@tools/setup $@

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Literal
 
 from litestar.types import ASGIApp
 
+from rookery import __version__
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, ServerLock, SqliteRanking, SqliteStore, rename
 from rookery.adapters.sqlite import schema_of as schema_of_file
 from rookery.adapters.system import SystemClock
-from rookery.config import IN_PROCESS_CACHES, Settings
+from rookery.config import IN_PROCESS_CACHES, ConfigError, Settings
 from rookery.domain.errors import Unavailable
 from rookery.domain.tallies import Metered
 from rookery.ports.cache import Cache
 from rookery.ports.clock import Clock
 from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
+from rookery.ports.tracer import UNTRACED, Tracer
 from rookery.services.accounts import Accounts, Rules
 from rookery.services.chores import Chores
 from rookery.services.fanout import Fanout
@@ -287,10 +289,10 @@ async def _open_cache(settings: Settings, store: Store, clock: Clock, stack: Asy
     return await stack.enter_async_context(MemcachedCache(settings.cache_servers, store, clock))
 
 
-def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rookery:
+def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: Tracer = UNTRACED) -> Rookery:
     """Build the services on their ports."""
     store, cache, ranking, clock = backends.store, backends.cache, backends.ranking, backends.clock
-    watches = Watch("store"), Watch("ranking")
+    watches = Watch("store", tracer), Watch("ranking", tracer)
     store, ranking = watches[0].on(store), watches[1].on(ranking)
     filler = Filler(cache, clock)
     rules = Rules(open_mode=settings.auth == "open", registration_open=settings.registration == "open")
@@ -316,11 +318,11 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher) -> Rooker
 
 
 @asynccontextmanager
-async def open_rookery(settings: Settings, sharing: Sharing) -> AsyncIterator[Rookery]:
+async def open_rookery(settings: Settings, sharing: Sharing, tracer: Tracer = UNTRACED) -> AsyncIterator[Rookery]:
     """Open everything, without the background jobs."""
     async with open_backends(settings, sharing) as backends:
         hasher = Argon2Hasher()
-        rookery = join(settings, backends, hasher)
+        rookery = join(settings, backends, hasher, tracer)
         try:
             yield rookery
             await rookery.promises.flush()
@@ -340,7 +342,7 @@ class Opened:
 @asynccontextmanager
 async def open_server(settings: Settings) -> AsyncIterator[Opened]:
     """The web application with its background jobs running."""
-    async with open_rookery(settings, Sharing.SERVERS) as rookery:
+    async with _open_tracer(settings) as tracer, open_rookery(settings, Sharing.SERVERS, tracer) as rookery:
         jobs = [
             asyncio.create_task(rookery.fanout.run(), name="fanout"),
             asyncio.create_task(rookery.chores.run(), name="chores"),
@@ -348,7 +350,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Opened]:
             asyncio.create_task(rookery.services.health.watch(), name="health"),
         ]
         try:
-            door = create_app(rookery.services, web_options(settings), rookery.backends.clock)
+            door = create_app(rookery.services, web_options(settings), rookery.backends.clock, tracer)
             yield Opened(door, rookery, [door, *rookery.parts])
         finally:
             with suppress(TimeoutError):
@@ -357,6 +359,22 @@ async def open_server(settings: Settings) -> AsyncIterator[Opened]:
             for job in jobs:
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _open_tracer(settings: Settings) -> AsyncIterator[Tracer]:
+    if not settings.traces_server:
+        yield UNTRACED
+        return
+    try:
+        from rookery.adapters.opentelemetry import OpenTelemetryTracer
+    except ImportError as error:
+        raise ConfigError(["traces.server: its packages are missing: install rookery[traces]"]) from error
+    tracer = OpenTelemetryTracer(settings.traces_server, __version__)
+    try:
+        yield tracer
+    finally:
+        await asyncio.to_thread(tracer.close)
 
 
 def web_options(settings: Settings) -> WebOptions:

@@ -249,6 +249,12 @@ class Settings:
     metrics_port: int = _setting(
         "metrics.port", whole(0, 65535), "0", "The port for them; 0: none. Of several workers each takes the next one."
     )
+    traces_server: str = _setting(
+        "traces.server",
+        ADDRESS,
+        "",
+        "host:port of an OpenTelemetry collector that gets spans (OTLP over HTTP); needs the extra rookery[traces].",
+    )
 
     @property
     def effective_store_servers(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.tallies import Reading, Spreads, Tally
+from rookery.ports.tracer import Tracer
 
 T = TypeVar("T")
 
@@ -15,8 +16,9 @@ T = TypeVar("T")
 class Watch:
     """The calls of one part's port, by their names. `part` is store or ranking."""
 
-    def __init__(self, part: str) -> None:
+    def __init__(self, part: str, tracer: Tracer) -> None:
         self._part = part
+        self._tracer = tracer
         self._took: Spreads[str] = Spreads()
         self._failed: Tally[tuple[str, str]] = Tally()
 
@@ -48,7 +50,8 @@ class Watch:
         async def counted(*args: Any, **kwargs: Any) -> Any:
             begun = time.perf_counter()
             try:
-                return await call(*args, **kwargs)
+                with self._tracer.call(self._part, name):
+                    return await call(*args, **kwargs)
             except Unavailable as error:
                 self._failed.add((name, error.code))
                 raise

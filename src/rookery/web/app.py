@@ -17,6 +17,7 @@ from litestar.template.config import TemplateConfig
 
 from rookery.domain.errors import Failure, Malformed
 from rookery.ports.clock import Clock
+from rookery.ports.tracer import UNTRACED, Tracer
 from rookery.web import document
 from rookery.web.api import feeds, follows, health, tweets, users
 from rookery.web.context import AnyRequest, Services, WebOptions
@@ -51,9 +52,9 @@ _EVERYWHERE = [
 _API_ONLY = [users.sign_in, users.sign_out, tweets.chain, document.openapi, document.swagger, document.asset]
 
 
-def create_app(services: Services, options: WebOptions, clock: Clock) -> Door:
+def create_app(services: Services, options: WebOptions, clock: Clock, tracer: Tracer = UNTRACED) -> Door:
     """The whole web application."""
-    return Door(create_routes(services, options, clock), services, options, clock)
+    return Door(create_routes(services, options, clock), services, options, clock, tracer)
 
 
 def create_routes(services: Services | None, options: WebOptions, clock: Clock) -> Litestar:

@@ -12,6 +12,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from rookery.domain.errors import Failure, Unauthenticated, Unavailable
 from rookery.domain.tallies import Reading, Spreads
+from rookery.ports.tracer import UNTRACED, Tracer
 from rookery.services.callers import ANYONE, NOBODY, Caller
 from rookery.web.context import RateLimits, Services, WebOptions, caller_of, set_caller, set_password_limit
 from rookery.web.limits import Allowance, Limiter
@@ -39,8 +40,11 @@ class _Clock(Protocol):
 class Door:
     """The outermost ASGI application."""
 
-    def __init__(self, app: ASGIApp, services: Services, options: WebOptions, clock: _Clock) -> None:
+    def __init__(
+        self, app: ASGIApp, services: Services, options: WebOptions, clock: _Clock, tracer: Tracer = UNTRACED
+    ) -> None:
         self._app = app
+        self._tracer = tracer
         self._accounts = services.accounts
         self._health = services.health
         self._options = options
@@ -66,7 +70,18 @@ class Door:
             await self._app(scope, receive, send)
             return
         peer = (scope.get("client") or ("", 0))[0]
-        visit = _Visit(scope, send, self._options, named=self._addresses.trusts(peer), last=self._health.draining)
+        named = self._addresses.trusts(peer)
+        visit = _Visit(scope, send, self._options, named=named, last=self._health.draining)
+        with self._tracer.request(visit.headers if named else {}) as ending:
+            try:
+                await self._answer(visit, receive, peer)
+            finally:
+                self._under_way -= visit.is_under_way
+                what, seconds = visit.end()
+                self._took.add(what, seconds)
+                ending(*what, visit.request_id)
+
+    async def _answer(self, visit: "_Visit", receive: Receive, peer: str) -> None:
         try:
             await self._admit(visit, peer)
             await self._app(visit.scope, self._receiving(visit, receive), visit.send)
@@ -77,9 +92,6 @@ class Door:
                 raise  # the answer has begun; the server closes the connection
             _log.exception("unhandled error", request_id=visit.request_id)
             await send_problem(visit.send, Refusal(500))
-        finally:
-            self._under_way -= visit.is_under_way
-            self._took.add(*visit.end())
 
     async def _admit(self, visit: "_Visit", peer: str) -> None:
         """Find out who asks and whether he may ask now.

@@ -1,0 +1,5 @@
+"""Traces by OpenTelemetry, of the extra `traces`."""
+
+from rookery.adapters.opentelemetry.tracer import OpenTelemetryTracer
+
+__all__ = ["OpenTelemetryTracer"]
