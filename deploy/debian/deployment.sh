@@ -13,6 +13,7 @@ sources=$(cd "$here/../.." && pwd -P)
 program=/opt/rookery
 units=/usr/local/lib/systemd/system # below /etc/systemd, where systemctl edit writes
 stopped=$program/stopped            # services that are to run again
+coming=$program/coming              # while versions change: the release from which, and to which it can go back
 shopt -s nullglob
 unset "${!ROOKERY_@}" # root's own are not the service's
 
@@ -55,7 +56,7 @@ name_of_release() { # its version, and a digest of all that it is made of
     version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$sources/src/rookery/__init__.py")
     digest=$(cd "$sources" && {
         /usr/bin/python3 -V
-        find src deploy/debian docs pyproject.toml requirements/run.txt -type f -not -name '*.pyc' -print0 |
+        find src deploy/debian docs pyproject.toml requirements/traces.txt -type f -not -name '*.pyc' -print0 |
             sort -z | xargs -0 sha256sum
     } | sha256sum)
     printf '%s-%.12s\n' "$version" "$digest"
@@ -67,11 +68,12 @@ make_release() { # $1: its folder; one that is there is whole
     rm -rf "$1"
     /usr/bin/python3 -m venv "$1"
     local pip=("$1/bin/python" -m pip --quiet --disable-pip-version-check --no-input install)
-    "${pip[@]}" --require-hashes -r "$sources/requirements/run.txt"
+    "${pip[@]}" --require-hashes -r "$sources/requirements/traces.txt"
     "${pip[@]}" --no-deps --no-build-isolation "$sources"
     install -d "$1/deploy" "$1/doc"
     cp "$here"/rookery "$here"/rookery.toml "$here"/rookery.service "$here"/rookery@.service "$here"/rookery.socket "$1/deploy"
     cp -r "$sources/README.md" "$sources/CHANGELOG.md" "$sources/LICENSE" "$sources/docs" "$1/doc"
+    sync --file-system "$1"
     touch "$1/whole"
 }
 
@@ -80,8 +82,7 @@ point() { # $1: a link, $2: its new aim; there is no moment without it
     mv -T "$1.new" "$1"
 }
 
-put_in_place() { # $1: a release, which is what runs from now on
-    point "$program/current" "$1"
+put_in_place() { # $1: a release, for whose program these are
     sed "s#@PROGRAM@#$program/current/bin/rookery#" "$1/deploy/rookery" >/usr/sbin/rookery.new
     chmod 0755 /usr/sbin/rookery.new
     mv /usr/sbin/rookery.new /usr/sbin/rookery
@@ -104,7 +105,7 @@ check_settings() { # $1: the release that must take them
 
 note_running() { # in a file, as an interruption must not forget them
     has_systemd || return 0
-    systemctl list-units --plain --no-legend --state=active,activating \
+    systemctl list-units --plain --no-legend --state=active,activating,failed \
         rookery.socket rookery.service 'rookery@*.service' | awk '{ print $1 }' >>"$stopped"
     sort -uo "$stopped" "$stopped"
 }
@@ -140,7 +141,11 @@ find_old_tables() { # $1: a release; `old_tables` has the settings files whose t
     old_tables=()
     for file in /etc/rookery/*.toml; do
         said=$(as_rookery "$1/bin/rookery" migrate --check --config "$file" 2>&1) && continue
-        [[ $said == *'[schema_too_old]'* || $said == *'[schema_missing]'* ]] || die "$file: $said"
+        if [[ $said == *'[schema_missing]'* ]]; then
+            say "$file: $said"
+            continue
+        fi
+        [[ $said == *'[schema_too_old]'* ]] || die "$file: $said"
         as_rookery "$1/bin/rookery" config show --config "$file" | grep -qE '^store +sqlite' ||
             die "$file: make a backup of that store, which other machines may share; then, as rookery:" \
                 "$1/bin/rookery migrate --config $file; then run this again"
@@ -148,101 +153,120 @@ find_old_tables() { # $1: a release; `old_tables` has the settings files whose t
     done
 }
 
-migrate() { # $1: a release; notes in it where each database is kept as it was
-    local file said
-    for file in "${old_tables[@]}"; do
-        said=$(as_rookery "$1/bin/rookery" migrate --config "$file") || return 1
-        say "$file: $said"
-        sed -n "s#^What was there is kept in \(.*\)\.\$#$file\t\1#p" <<<"$said" >>"$1/kept" || return 1
-    done
-}
-
-bring_back() { # $1: the release before, $2: the one that goes; databases that the first can't read are put aside
-    [[ -e $2/kept ]] || return 0
-    local file kept said
-    while IFS=$'\t' read -r file kept; do
+bring_back() { # $1: a release that shall run; databases that it can't read are put aside, for those kept for it
+    local file said data kept
+    for file in /etc/rookery/*.toml; do
         said=$(as_rookery "$1/bin/rookery" migrate --check --config "$file" 2>&1) && continue
-        [[ $said == *'[schema_too_new]'* ]] || { say "$file: $said"; return 1; }
-        as_rookery flock --nonblock "${kept%%.before-schema-*}.lock" bash -euc '
-            kept=$1 now=${1%%.before-schema-*} aside=${1%%.before-schema-*}.before-going-back-$(date +%s)
-            cp "$kept" "$now.coming"
-            sync "$now.coming"
+        [[ $said == *'[schema_too_new]'* ]] || die "$file: $said"
+        data=$(as_rookery "$1/bin/rookery" config show --config "$file" | awk -F '  +' '$1 == "data" { print $2 }')
+        kept=$(find "$data" -maxdepth 1 -name 'rookery.db.before-schema-*' -not -name '*.part' -printf '%f\n' |
+            sort -t- -k4n | tail -n 1)
+        [[ -n $kept ]] || die "$file: nothing was kept that $(basename "$1") can read"
+        as_rookery flock --nonblock "$data/rookery.db.lock" bash -euc '
+            now=$1/rookery.db aside=$1/rookery.db.before-going-back-$(date +%s)
             for end in -wal -shm; do
                 [[ ! -e $now$end ]] || mv "$now$end" "$aside$end"
             done
             ln "$now" "$aside"
-            mv -T "$now.coming" "$now"
-            echo "deployment: $now is $kept again; what it was until now is in $aside" >&2
-        ' - "$kept" || { say "$kept could not be put back"; return 1; }
-    done <"$2/kept"
-    rm "$2/kept"
-}
-
-go_back() { # $1: the release before, $2: the one that goes
-    halt
-    put_in_place "$1"
-    bring_back "$1" "$2"
-    resume
+            mv -T "$2" "$now"
+            echo "deployment: $now is again what it was; what was written since is in $aside" >&2
+        ' - "$data" "$data/$kept" || die "$file: a server or a command has the database"
+        as_rookery "$1/bin/rookery" migrate --check --config "$file" >/dev/null || die "$file: $kept is not it"
+    done
 }
 
 # --- what is asked for --------------------------------------------------------------------------------------------------
 
+attempt() { # -e would not hold inside a condition; the status is in `failed`
+    set +e
+    (set -e; "$@")
+    failed=$?
+    set -e
+}
+
+take_over() { # $1: a release; $2: the one before, if any
+    local file
+    for file in "${old_tables[@]}"; do
+        as_rookery "$1/bin/rookery" migrate --config "$file" >&2
+    done
+    put_in_place "$1"
+    if [[ -z $2 ]] && has_systemd; then
+        systemctl enable rookery.socket rookery.service
+    fi
+    point "$program/current" "$1"
+    resume
+}
+
+go_back() { # $1: the release before
+    halt
+    bring_back "$1"
+    put_in_place "$1"
+    point "$program/current" "$1"
+    resume
+    rm -f "$coming"
+}
+
 install_or_upgrade() {
     need_packages
     make_user
-    local new old=''
+    local new old='' failed
     new=$program/$(name_of_release)
     [[ ! -L $program/current ]] || old=$(readlink "$program/current")
+    [[ ! -e $coming ]] || old=$(<"$coming")
     make_release "$new"
     [[ -n $old || -e /etc/rookery/rookery.toml ]] ||
         install -o root -g rookery -m 0640 "$here/rookery.toml" /etc/rookery/rookery.toml
     check_settings "$new"
+    if [[ $old == "$new" && -e $coming ]]; then
+        back
+        return
+    fi
     find_old_tables "$new"
     trap '' HUP INT TERM # from here on it is done, or undone
-    if [[ -z $old ]] && has_systemd; then
-        printf 'rookery.socket\nrookery.service\n' >"$stopped"
+    if [[ -z $old ]]; then
+        ! has_systemd || printf 'rookery.socket\nrookery.service\n' >"$stopped"
     elif [[ $old != "$new" ]]; then
         note_running
+        echo "$old" >"$coming"
+        sync "$coming"
     fi
     ((${#old_tables[@]} == 0)) || halt
-    set +e # a condition would switch -e off for all that is inside
-    (set -e; migrate "$new"; put_in_place "$new"; resume)
-    local failed=$?
-    set -e
+    attempt take_over "$new" "$old"
     if ((failed)); then
         [[ -n $old && $old != "$new" ]] || die "it does not start: journalctl -u rookery"
-        (set -e; go_back "$old" "$new") || die "neither version starts: journalctl -u rookery"
+        attempt go_back "$old"
+        ((failed == 0)) || die "$(basename "$new") could not take over, and it is not back: deployment.sh --back"
         die "$(basename "$new") could not take over: $(basename "$old") goes on"
     fi
     if [[ -z $old ]]; then
-        if has_systemd; then
-            systemctl enable rookery.socket rookery.service
-        else
-            say "no systemd here: start it with rookery serve"
-        fi
+        has_systemd || say "no systemd here: start it with rookery serve"
         say "installed $(basename "$new")"
     elif [[ $old == "$new" ]]; then
         say "$(basename "$new") is installed already"
     else
         point "$program/previous" "$old"
+        rm "$coming"
         find "$program" -mindepth 1 -maxdepth 1 -type d -not -path "$old" -not -path "$new" -exec rm -rf {} +
         say "upgraded to $(basename "$new")"
     fi
 }
 
 back() {
-    [[ -L $program/previous ]] || die "there is no version before"
-    local new old
-    new=$(readlink "$program/current") old=$(readlink "$program/previous")
+    local old failed
+    if [[ -e $coming ]]; then
+        old=$(<"$coming")
+    elif [[ -L $program/previous ]]; then
+        old=$(readlink "$program/previous")
+    else
+        die "there is no version before"
+    fi
     check_settings "$old"
     trap '' HUP INT TERM
     note_running
-    set +e
-    (set -e; go_back "$old" "$new")
-    local failed=$?
-    set -e
+    echo "$old" >"$coming"
+    attempt go_back "$old"
     ((failed == 0)) || die "it is not back: mend what is said above, and run this again"
-    rm "$program/previous"
+    rm -f "$program/previous"
     say "back to $(basename "$old")"
 }
 

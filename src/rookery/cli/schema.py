@@ -34,6 +34,10 @@ def migrate(*, check: Annotated[bool, Parameter(negative="")] = False, flags: Fl
         for part, (found, needed) in before.items():
             if 0 < found < needed:
                 raise _too_old(part, found, needed)
+        if settings.store == "cassandra" and not before["store"][0]:
+            raise Conflict(
+                "schema_missing", "The keyspace has no tables of Rookery: make them with rookery schema apply."
+            )
     elif any(found != needed for found, needed in before.values()):
         kept = asyncio.run(migrate_all(settings))
         if kept is not None:

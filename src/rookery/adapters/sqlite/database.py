@@ -109,10 +109,14 @@ def _keep(connection: sqlite3.Connection, path: Path) -> Path:
     """Copy a database that nobody else has open; the copy's path."""
     kept = path.with_name(f"{path.name}.before-schema-{newest()}-{time.time_ns() // 1_000_000}")
     part = kept.with_name(kept.name + ".part")
-    _create_private(part)
-    with closing(sqlite3.connect(part)) as copy:
-        connection.backup(copy)
-    return part.rename(kept)
+    try:
+        _create_private(part)
+        with closing(sqlite3.connect(part)) as copy:
+            connection.backup(copy)
+        return part.rename(kept)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(slots=True)
@@ -155,7 +159,12 @@ class Database:
                 check(writer)
                 _use_wal(writer)
                 self.kept = _keep(writer, path) if migrates and is_older(writer) else None
-                migrate(writer, only_new=not migrates)
+                try:
+                    migrate(writer, only_new=not migrates)
+                except BaseException:
+                    if self.kept:  # nothing was changed, and the next try keeps another
+                        self.kept.unlink()
+                    raise
             except BaseException:
                 writer.close()
                 raise

@@ -97,7 +97,7 @@ MIGRATIONS = (_FIRST,)
 
 
 def migrate(connection: sqlite3.Connection, *, only_new: bool = False) -> None:
-    """Bring a file up to this program's schema, one transaction a step. Safe beside another process doing the same.
+    """Bring a file up to this program's schema, all steps or none. Safe beside another process doing the same.
 
     With `only_new` tables are made where there are none, and those of an older Rookery are left alone.
 
@@ -105,29 +105,25 @@ def migrate(connection: sqlite3.Connection, *, only_new: bool = False) -> None:
         Conflict: `not_rookery` for somebody else's SQLite file, `schema_too_new` for one of a later Rookery,
             `schema_too_old` for one of an older if it is not to be changed.
     """
-    may_change = not only_new
-    while True:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            version = version_of(connection)
-            if version == len(MIGRATIONS):
-                return
-            if version == 0:
-                may_change = True
-            if not may_change:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = version_of(connection)
+        if version < len(MIGRATIONS):
+            if version and only_new:
                 raise Conflict(
                     "schema_too_old",
                     f"The database has schema {version}, this Rookery needs {len(MIGRATIONS)}: "
                     "stop the server and bring it up with rookery migrate.",
                 )
-            for statement in _statements(MIGRATIONS[version]):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {version + 1}")
+            for migration in MIGRATIONS[version:]:
+                for statement in _statements(migration):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def check(connection: sqlite3.Connection) -> None:
