@@ -29,6 +29,8 @@ NAMES = (
     "visibility",
     "graph",
     "retweet",
+    "slow",
+    "production",
 )
 SHARED = "BENCH_DATA"
 

@@ -9,9 +9,9 @@ import pytest
 from rookery.adapters.cassandra import Access, CassandraStore, apply_schema, connect
 from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Conflict, Failure, Unavailable
-from tests.certificates import Authority
 from tests.contract.expecting import refused
 from tests.servers import started
+from tools.certificates import Authority
 from tools.servers import Cassandra
 
 SECONDS = 10.0

@@ -15,13 +15,13 @@ from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Conflict, Unavailable
 from rookery.domain.tweets import Link
 from rookery.domain.users import FanoutState
-from tests.certificates import Authority
 from tests.contract.adapters.redis import base_of, prefix_of, redis_access
 from tests.contract.chains import Chains, assert_agrees
 from tests.contract.expecting import refused
 from tests.contract.expecting import unavailable as is_unavailable
 from tests.contract.given import MOST, NOON, Given
 from tests.servers import master_of, replicas_of, started
+from tools.certificates import Authority
 from tools.servers import Redis, RedisCluster
 
 SECONDS = 30.0

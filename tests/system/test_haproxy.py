@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.certificates import Authority
 from tests.servers import running, started
 from tests.serving import Server
+from tools.certificates import Authority
 from tools.servers import HAProxy, Memcached, Redis
 from tools.servers.haproxy import SHIPPED
 from tools.servers.installing import require

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -18,9 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.certificates import Authority
 from tests.servers import started
 from tests.serving import Server, running_server
+from tools.certificates import Authority
 from tools.servers import Rsyslog
 from tools.servers.rsyslog import SHIPPED
 
@@ -169,8 +170,16 @@ def test_a_file_that_was_taken_away_is_begun_again(tmp_path: Path) -> None:
     (tmp_path / "a" / "2026-11-22.log").unlink()
     filer.tell("a 2026-11-22 two")
     assert filer.answered() == "OK"
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "a").write_text("in its way")
+    filer.tell("a 2026-11-22 three", "b 2026-11-22 one", "a 2026-11-23 three")
+    assert [filer.answered()[:6] for _ in range(3)] == ["Error:", "OK", "Error:"]
+    (tmp_path / "a").unlink()
+    filer.tell("a 2026-11-23 three")
+    assert filer.answered() == "OK"
     filer.end()
-    assert (tmp_path / "a" / "2026-11-22.log").read_text() == "two\n"
+    assert (tmp_path / "a" / "2026-11-23.log").read_text() == "three\n"
+    assert (tmp_path / "b" / "2026-11-22.log").read_text() == "one\n"
 
 
 def test_a_line_that_does_not_fit_is_told_and_leaves_no_half(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from rookery.web import logserver
 from rookery.web.logserver import LogServer, LogServerHandler
-from tests.certificates import Authority
+from tools.certificates import Authority
 from tools.servers.process import free_port
 
 FORM = re.compile(

@@ -1,0 +1,185 @@
+"""What a restart and a dead log server cost: no request fails with HAProxy's retries, and answers take as long as ever.
+
+Two servers on one Redis and memcached behind the HAProxy that we ship are restarted, and killed, in turns under load:
+as it is configured, and without retries and redispatch. A server that sends its log to a local rsyslog, whose central
+one is killed for a minute, is asked as often as one whose central one goes on.
+"""
+
+import asyncio
+import json
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+
+from bench.measuring import Plan, Table, millis, percentile
+from bench.outside import rookery
+from tests.serving import Server
+from tools.certificates import Authority
+from tools.servers import HAProxy, Memcached, Redis, Rsyslog
+from tools.servers import haproxy as shipped_haproxy
+from tools.servers import rsyslog as shipped_rsyslog
+from tools.servers.process import Process
+
+CLIENTS = 8
+_RETRYING = ("option redispatch", "retry-on", "http-request disable-l7-retry")
+
+
+def run(plan: Plan) -> list[Table]:
+    authority = Authority(plan.scratch / "authority")
+    return [_restarts(plan, authority), _log(plan, authority)]
+
+
+@contextmanager
+def _running(process: Process) -> Iterator[None]:
+    process.start()
+    try:
+        yield
+    finally:
+        process.stop()
+
+
+def _restarts(plan: Plan, authority: Authority) -> Table:
+    rows = []
+    certificate = authority.sign("haproxy", "127.0.0.1")
+    turns = plan.pick(20, 2)
+    for how in ("as configured", "without retries"):
+        folder = plan.scratch / how.replace(" ", "-")
+        folder.mkdir()
+        file = folder / "haproxy.cfg"
+        file.write_text(_configured(with_retries=how == "as configured"))
+        with ExitStack() as stack:
+            redis, memcached = Redis(folder / "redis"), Memcached(folder / "memcached")
+            for one in (redis, memcached):
+                stack.enter_context(_running(one))
+            flags = (
+                *("--store", "redis", "--store-servers", redis.address, "--ranking", "redis"),
+                *("--ranking-servers", redis.address, "--cache", "memcached", "--cache-servers", memcached.address),
+                *("--trusted-proxies", "127.0.0.1", "--drain-seconds", "3"),
+            )
+            servers = [Server(folder / name, *flags, measured=False) for name in ("one", "two")]
+            for server in servers:
+                server.start()
+                stack.callback(server.stop)
+            proxy = HAProxy(folder / "haproxy", [f"127.0.0.1:{one.port}" for one in servers], certificate, file=file)
+            stack.enter_context(_running(proxy))
+
+            def restart_all(servers: list[Server] = servers, proxy: HAProxy = proxy, drained: bool = True) -> None:
+                for turn in range(turns):
+                    server = servers[turn % 2]
+                    if drained:
+                        server.stop()
+                    else:
+                        server.kill()
+                    server.start(server.port)
+                    while set(proxy.states().values()) != {"UP"}:
+                        time.sleep(0.05)
+
+            url = f"https://127.0.0.1:{proxy.tls_port}"
+            for what, drained in (("restarted", True), ("killed", False)):
+                asked, failed = asyncio.run(
+                    _under_load(url, authority.certificate, lambda drained=drained: restart_all(drained=drained))  # type: ignore[misc]
+                )
+                told = ", ".join(f"{many} {kind}" for kind, many in failed.items()) or "none"
+                rows.append([how, f"{turns} {what}", f"{asked:,}", str(sum(failed.values())), told])
+    head = ["HAProxy", "servers", "requests", "failed", "how"]
+    return Table("Servers that come and go under load (target: none fails as configured)", head, rows)
+
+
+def _configured(*, with_retries: bool) -> str:
+    text = shipped_haproxy.SHIPPED.read_text()
+    if with_retries:
+        return text
+    lines = text.replace("retries 3", "retries 0").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.strip().startswith(_RETRYING))
+
+
+async def _under_load(url: str, authority: Path, work: Callable[[], None]) -> tuple[int, Counter[str]]:
+    failed: Counter[str] = Counter()
+    asked, stopped = 0, False
+
+    async def go_on(http: httpx.AsyncClient, number: int) -> None:
+        nonlocal asked
+        count = 0
+        while not stopped:
+            count += 1
+            sent = {"user_name": f"user{number}", "body": f"{number} {count} {time.time_ns()}"}
+            for request in (
+                http.build_request("POST", "/tweet", json=sent, headers={"Idempotency-Key": f"key-{sent['body']}"}),
+                http.build_request("GET", f"/tweet/@user{number}"),
+            ):
+                asked += 1
+                try:
+                    answer = await http.send(request)
+                    if answer.is_error:
+                        failed[f"{request.method} {answer.status_code}"] += 1
+                except httpx.TransportError as error:
+                    failed[f"{request.method} {type(error).__name__}"] += 1
+
+    async with httpx.AsyncClient(base_url=url, verify=ssl.create_default_context(cafile=authority)) as http:
+        tasks = [asyncio.create_task(go_on(http, number)) for number in range(CLIENTS)]
+        await asyncio.to_thread(work)
+        stopped = True
+        await asyncio.gather(*tasks)
+    return asked, failed
+
+
+def _log(plan: Plan, authority: Authority) -> Table:
+    rows = []
+    seconds = plan.pick(60, 5)
+    for how in ("up", "killed"):
+        folder = plan.scratch / f"log-{how}"
+        folder.mkdir()
+        own = authority.sign(how, "127.0.0.1")
+        central = Rsyslog(
+            folder / "central", shipped_rsyslog.SHIPPED / "central.conf", authority=authority.certificate, own=own
+        )
+        local = Rsyslog(
+            folder / "local",
+            shipped_rsyslog.SHIPPED / "rookery.conf",
+            authority=authority.certificate,
+            own=own,
+            central=central.port,
+        )
+        with ExitStack() as stack:
+            for one in (central, local):
+                stack.enter_context(_running(one))
+            server = stack.enter_context(rookery(folder, "--log-server", local.address))
+            if how == "killed":
+                central.kill()
+            took, ids = asyncio.run(_asked(server.port, seconds))
+            if how == "killed":
+                central.start()
+            filed = _filed(central, ids)
+            row = [millis(percentile(took, 50)), millis(percentile(took, 99)), millis(max(took))]
+            rows.append([f"the log server {how}", f"{len(ids):,}", *row, f"{filed[0]:,}", f"{filed[1]:,}"])
+    head = ["for " + str(seconds) + " s", "requests", "p50", "p99", "max", "ids filed once", "twice"]
+    return Table("Answers while the central log server is away", head, rows)
+
+
+async def _asked(port: int, seconds: float) -> tuple[list[float], set[str]]:
+    took: list[float] = []
+    ids: set[str] = set()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        until = time.perf_counter() + seconds
+        while (begun := time.perf_counter()) < until:
+            ids.add((await http.get("/livez")).headers["x-request-id"])
+            took.append(time.perf_counter() - begun)
+            await asyncio.sleep(0.005)
+    return took, ids
+
+
+def _filed(central: Rsyslog, ids: set[str]) -> tuple[int, int]:
+    """How many of these requests are in its files once, and more often, when all are there."""
+    deadline = time.monotonic() + 120
+    while True:
+        found: Counter[str] = Counter()
+        for file in central.logs.rglob("*.log"):
+            found.update(json.loads(line).get("request_id", "") for line in file.read_text().splitlines())
+        if ids <= found.keys() or time.monotonic() > deadline:
+            return sum(found[one] == 1 for one in ids), sum(found[one] > 1 for one in ids)
+        time.sleep(0.2)
