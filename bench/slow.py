@@ -5,6 +5,7 @@ half second. Meanwhile somebody asks for the top list a hundred times a second.
 """
 
 import asyncio
+import resource
 import ssl
 import subprocess
 import sys
@@ -49,16 +50,27 @@ def run(plan: Plan) -> list[Table]:
                 busy = asyncio.run(_ask(port, trusted, partial(_has_ended, slow)))
                 assert slow.stdout
                 rows.append(_row(through or "Rookery alone", sent, quiet, busy, slow.stdout.read()))
-    head = ["through", "slow", "quiet p50", "p99", "beside them p50", "p99", "p99 ratio", "sockets", "longest lived"]
+    head = [
+        "through",
+        "slow",
+        "quiet p50",
+        "p99",
+        "beside them p50",
+        "p99",
+        "max",
+        "p99 ratio",
+        "open at once",
+        "longest lived",
+    ]
     return [Table(f"Others beside {sockets:,} slow sockets (target: p99 doubled at most)", head, rows)]
 
 
 def _row(through: str, sent: str, quiet: Sequence[float], busy: Sequence[float], said: str) -> list[str]:
-    many, longest = said.split()
+    longest, many = said.split()
     before, beside = percentile(quiet, 99), percentile(busy, 99)
     return [
         *(through, sent, millis(percentile(quiet, 50)), millis(before), millis(percentile(busy, 50)), millis(beside)),
-        *(f"{beside / before:.2f}", f"{int(many):,}", f"{float(longest):.1f} s"),
+        *(millis(max(busy)), f"{beside / before:.2f}", f"{int(many):,}", f"{float(longest):.1f} s"),
     ]
 
 
@@ -89,25 +101,32 @@ async def _ask(port: int, authority: Path | None, ended: Callable[[], bool]) -> 
     return took
 
 
-async def _be_slow(port: int, sent: bytes, sockets: int, authority: Path | None) -> list[float]:
+async def _be_slow(port: int, sent: bytes, sockets: int, authority: Path | None) -> tuple[float, int]:
+    """How long the longest lived, in seconds, and how many were open at once."""
     lived: list[float] = []
+    open_now = peak = 0
     gate = asyncio.Semaphore(50)
     trusting = _trusting(authority)
 
     async def one() -> None:
         async with gate:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+        nonlocal open_now, peak
+        open_now += 1
+        peak = max(peak, open_now)
         begun = perf_counter()
         trickling = asyncio.create_task(_trickle(writer, sent))
         with suppress(ConnectionError):
             while await reader.read(65_536):
                 pass
         trickling.cancel()
+        open_now -= 1
         lived.append(perf_counter() - begun)
         writer.close()
 
     await asyncio.gather(*(one() for _ in range(sockets)))
-    return lived
+    assert len(lived) == sockets
+    return max(lived), peak
 
 
 async def _trickle(writer: asyncio.StreamWriter, sent: bytes) -> None:
@@ -121,8 +140,9 @@ async def _trickle(writer: asyncio.StreamWriter, sent: bytes) -> None:
 
 def main(port: str, sent: str, sockets: str, authority: str) -> None:
     wanted = {"head": _HEAD, "body": _BODY}[sent]
-    lived = asyncio.run(_be_slow(int(port), wanted, int(sockets), Path(authority) if authority else None))
-    print(len(lived), max(lived))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    print(*asyncio.run(_be_slow(int(port), wanted, int(sockets), Path(authority) if authority else None)))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ sources=$(cd "$here/../.." && pwd -P)
 program=/opt/rookery
 units=/usr/local/lib/systemd/system # below /etc/systemd, where systemctl edit writes
 stopped=$program/stopped            # services that are to run again
+ailing=$program/ailing              # those of them that did not run well before either
 coming=$program/coming              # while versions change: the release from which, and to which it can go back
 shopt -s nullglob
 unset "${!ROOKERY_@}" # root's own are not the service's
 
-say() { printf 'deployment: %s\n' "$*" >&2; }
+say() { printf 'deployment: %s\n' "$*" >&2 || true; } # also when nobody listens any more
 die() { say "$@"; exit 1; }
 
 has_systemd() { [[ -d /run/systemd/system ]]; }
@@ -103,10 +104,15 @@ check_settings() { # $1: the release that must take them
 
 # --- services ----------------------------------------------------------------------------------------------------------
 
-note_running() { # in a file, as an interruption must not forget them
+units_in() { # $1: states
+    systemctl list-units --plain --no-legend --state="$1" rookery.socket rookery.service 'rookery@*.service' |
+        awk '{ print $1 }'
+}
+
+note_running() { # in files, as an interruption must not forget them
     has_systemd || return 0
-    systemctl list-units --plain --no-legend --state=active,activating,failed \
-        rookery.socket rookery.service 'rookery@*.service' | awk '{ print $1 }' >>"$stopped"
+    [[ -e $coming ]] || units_in activating,failed >"$ailing"
+    units_in active,activating,failed >>"$stopped"
     sort -uo "$stopped" "$stopped"
 }
 
@@ -120,21 +126,24 @@ halt() { # the socket too: whoever came would start the service again
     ((${#names[@]} == 0)) || systemctl stop "${names[@]}"
 }
 
-resume() { # systemd waits until each is ready
-    local names name
+resume() { # systemd waits until each is ready; one that fails keeps none of the others
+    local names name how bad=0
     mapfile -t names < <(noted)
     for name in "${names[@]}"; do
         systemctl reset-failed "$name" 2>/dev/null || true
-        if [[ $name == *.socket ]]; then
-            systemctl start "$name" || return 1
-        else
-            systemctl restart "$name" || return 1
-        fi
+        how=restart
+        [[ $name != *.socket ]] || how=start
+        systemctl "$how" "$name" || grep -qsxF "$name" "$ailing" || bad=1
     done
-    rm -f "$stopped"
+    ((bad == 0)) || return 1
+    rm -f "$stopped" "$ailing"
 }
 
 # --- tables ------------------------------------------------------------------------------------------------------------
+
+is_sqlite() { # $1: a release, $2: a settings file; the others' tables are not this machine's alone
+    as_rookery "$1/bin/rookery" config show --config "$2" | grep -E '^store +sqlite' >/dev/null
+}
 
 find_old_tables() { # $1: a release; `old_tables` has the settings files whose tables it would change
     local file said
@@ -146,32 +155,47 @@ find_old_tables() { # $1: a release; `old_tables` has the settings files whose t
             continue
         fi
         [[ $said == *'[schema_too_old]'* ]] || die "$file: $said"
-        as_rookery "$1/bin/rookery" config show --config "$file" | grep -qE '^store +sqlite' ||
+        is_sqlite "$1" "$file" ||
             die "$file: make a backup of that store, which other machines may share; then, as rookery:" \
                 "$1/bin/rookery migrate --config $file; then run this again"
         old_tables+=("$file")
     done
 }
 
+schema_of() { # $1: a SQLite file; its user_version, as its head has it
+    od --address-radix=n --skip-bytes=60 --read-bytes=4 --format=u4 --endian=big "$1" | tr -d ' '
+}
+
+kept_for() { # $1: a data folder, $2: a schema; the newest database of it that was kept
+    local name
+    while IFS= read -r name; do
+        if [[ $(schema_of "$1/$name") == "$2" ]]; then
+            echo "$1/$name"
+            return
+        fi
+    done < <(find "$1" -maxdepth 1 -name 'rookery.db.before-schema-*' -not -name '*.part' -printf '%f\n' | sort -rt- -k4n)
+}
+
 bring_back() { # $1: a release that shall run; databases that it can't read are put aside, for those kept for it
     local file said data kept
     for file in /etc/rookery/*.toml; do
+        is_sqlite "$1" "$file" || continue
         said=$(as_rookery "$1/bin/rookery" migrate --check --config "$file" 2>&1) && continue
-        [[ $said == *'[schema_too_new]'* ]] || die "$file: $said"
+        [[ $said == *'[schema_too_new]'* && $said =~ 'knows up to '([0-9]+) ]] || die "$file: $said"
         data=$(as_rookery "$1/bin/rookery" config show --config "$file" | awk -F '  +' '$1 == "data" { print $2 }')
-        kept=$(find "$data" -maxdepth 1 -name 'rookery.db.before-schema-*' -not -name '*.part' -printf '%f\n' |
-            sort -t- -k4n | tail -n 1)
+        kept=$(kept_for "$data" "${BASH_REMATCH[1]}")
         [[ -n $kept ]] || die "$file: nothing was kept that $(basename "$1") can read"
         as_rookery flock --nonblock "$data/rookery.db.lock" bash -euc '
             now=$1/rookery.db aside=$1/rookery.db.before-going-back-$(date +%s)
-            for end in -wal -shm; do
-                [[ ! -e $now$end ]] || mv "$now$end" "$aside$end"
-            done
+            # After this its journal holds nothing that it lacks.
+            /usr/bin/python3 -c "
+import sqlite3, sys
+sqlite3.connect(sys.argv[1]).execute(\"PRAGMA wal_checkpoint(TRUNCATE)\")" "$now"
+            rm -f "$now-wal" "$now-shm"
             ln "$now" "$aside"
             mv -T "$2" "$now"
-            echo "deployment: $now is again what it was; what was written since is in $aside" >&2
-        ' - "$data" "$data/$kept" || die "$file: a server or a command has the database"
-        as_rookery "$1/bin/rookery" migrate --check --config "$file" >/dev/null || die "$file: $kept is not it"
+            echo "deployment: $now is again what it was; what was written since is in $aside" >&2 || true
+        ' - "$data" "$kept" || die "$file: a server or a command has the database"
     done
 }
 
@@ -185,9 +209,13 @@ attempt() { # -e would not hold inside a condition; the status is in `failed`
 }
 
 take_over() { # $1: a release; $2: the one before, if any
-    local file
+    local file said
+    if [[ -n $2 ]] && ((${#old_tables[@]})); then
+        halt
+    fi
     for file in "${old_tables[@]}"; do
-        as_rookery "$1/bin/rookery" migrate --config "$file" >&2
+        said=$(as_rookery "$1/bin/rookery" migrate --config "$file" 2>&1) || die "$file: $said"
+        say "$file: $said"
     done
     put_in_place "$1"
     if [[ -z $2 ]] && has_systemd; then
@@ -222,7 +250,7 @@ install_or_upgrade() {
         return
     fi
     find_old_tables "$new"
-    trap '' HUP INT TERM # from here on it is done, or undone
+    trap '' HUP INT TERM PIPE # from here on it is done, or undone
     if [[ -z $old ]]; then
         ! has_systemd || printf 'rookery.socket\nrookery.service\n' >"$stopped"
     elif [[ $old != "$new" ]]; then
@@ -230,7 +258,6 @@ install_or_upgrade() {
         echo "$old" >"$coming"
         sync "$coming"
     fi
-    ((${#old_tables[@]} == 0)) || halt
     attempt take_over "$new" "$old"
     if ((failed)); then
         [[ -n $old && $old != "$new" ]] || die "it does not start: journalctl -u rookery"
@@ -261,7 +288,7 @@ back() {
         die "there is no version before"
     fi
     check_settings "$old"
-    trap '' HUP INT TERM
+    trap '' HUP INT TERM PIPE
     note_running
     echo "$old" >"$coming"
     attempt go_back "$old"
@@ -290,7 +317,7 @@ usage="usage: deployment.sh [--back | --uninstall]"
 grep -qx 'ID=debian' /etc/os-release || die "this is for Debian; elsewhere make serve runs Rookery"
 ! dpkg-query --show --showformat='${db:Status-Abbrev}' rookery 2>/dev/null | grep -q '^ii' ||
     die "the package rookery is installed: apt-get remove rookery first"
-exec 9>/run/lock/rookery-deployment
+exec 9>/run/rookery-deployment
 flock --nonblock 9 || die "it is at work already"
 case ${1:-} in
     '') install_or_upgrade ;;

@@ -30,12 +30,20 @@ command=$1 first=$2
 shift
 mkdir -p /units
 case $command in
-list-units) (cd /units; for unit in *; do [ ! -e "$unit" ] || echo "$unit loaded active running Rookery"; done) ;;
+list-units)
+    case $* in *active,*) (cd /units; for unit in $(ls); do echo "$unit loaded active running Rookery"; done) ;; esac
+    if [ -e /ails ]; then echo "$(cat /ails) loaded failed failed Rookery"; fi
+    ;;
 stop)
-    for unit; do rm -f "/units/$unit"; done
+    for unit; do
+        name=$(echo "$unit" | sed 's/@.*[.]/@./')
+        test -e "/usr/local/lib/systemd/system/$name" || test -e "/lib/systemd/system/$name" || exit 5
+        rm -f "/units/$unit"
+    done
     if [ -e /units/rookery.socket ]; then touch /units/rookery.service; fi
     ;;
 start | restart)
+    test "$first" != "$(cat /ails 2>/dev/null)" || exit 1
     case $first in *.service) [ ! -e /fails ] || rookery --version | grep -qvxF "$(cat /fails)" || exit 1 ;; esac
     touch "/units/$first"
     if [ -e /cut ]; then # as a power cut would
@@ -197,14 +205,19 @@ def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
     assert "back to 0.1.0" in box.run(f"/next/{SCRIPT}", "--back").stderr
     with box.serving(port) as url:
         assert bodies(url) == ["hello"]
+    # Who was ill before keeps nobody from getting well.
+    box.path("/ails").write_text("rookery@ill.service")
+    assert f"upgraded to {NEXT}" in box.run(f"/next/{SCRIPT}").stderr
+    assert units(box) == running
+    assert "back to 0.1.0" in box.run(f"/next/{SCRIPT}", "--back").stderr
+    assert units(box) == running
+    box.path("/ails").unlink()
     # Tables that other machines share are not its business.
     other = box.path("/etc/rookery/ring.toml")
     other.write_text(f'data = "/var/lib/rookery"\nstore = "redis"\nstore.servers = ["127.0.0.1:{free_port()}"]\n')
     assert "/etc/rookery/ring.toml: " in box.run(f"/next/{SCRIPT}", status=1).stderr
     assert box.run("rookery", "--version").stdout == "0.1.0\n"
     other.unlink()
-    assert f"upgraded to {NEXT}" in box.run(f"/next/{SCRIPT}").stderr
-    assert units(box) == running
     told = box.path("/systemctl.log").read_text().splitlines()
     stops = [set(line.split()[1:]) for line in told if line.startswith("stop")]
     assert stops
@@ -217,9 +230,10 @@ def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
         assert not os.path.lexists(box.path(path))
     assert box.path("/var/lib/rookery/rookery.db").exists()
     assert box.path("/etc/rookery/rookery.toml").exists()
-    # A later version finds the data, and the tables of its own.
+    # A later version finds the data, and brings the tables up.
     assert f"installed {NEXT}" in box.run(f"/next/{SCRIPT}").stderr
     assert units(box) == {"rookery.socket", "rookery.service"}
+    assert "schema 2" in box.run("rookery", "migrate", "--check").stdout
     with box.serving(port) as url:
         assert bodies(url) == ["hello"]
 

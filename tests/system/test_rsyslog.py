@@ -182,6 +182,16 @@ def test_a_file_that_was_taken_away_is_begun_again(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "2026-11-22.log").read_text() == "one\n"
 
 
+def test_a_line_that_was_torn_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "2026-11-22.log").write_text('one\n{"to')
+    filer = Filer(tmp_path)
+    filer.tell("a 2026-11-22 two")
+    assert filer.answered() == "OK"
+    filer.end()
+    assert (tmp_path / "a" / "2026-11-22.log").read_text() == 'one\n{"to\ntwo\n'
+
+
 def test_a_line_that_does_not_fit_is_told_and_leaves_no_half(tmp_path: Path) -> None:
     def little_room() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -129,9 +129,12 @@ async def test_what_an_older_rookery_made_is_kept_as_it_was(tmp_path: Path, monk
     monkeypatch.setattr(schema, "MIGRATIONS", (*SQLITE_MIGRATIONS, "UPDATE user SET name = 'other';"))
     with pytest.raises(Conflict, match="rookery migrate"):
         Database(path, migrates=False)
+    left = path.with_name(f"{path.name}.before-schema-2-7.part")
+    left.write_text("of one that was killed")
     opened = Database(path)
     assert opened.kept
     await opened.close()
+    assert not left.exists()
     with closing(sqlite3.connect(path)) as now, closing(sqlite3.connect(opened.kept)) as kept:
         assert now.execute("SELECT name FROM user").fetchall() == [("other",)]
         assert kept.execute("SELECT name FROM user").fetchall() == [("ada",)]

@@ -117,7 +117,7 @@ class Cassandra(Process):
         }
         return [
             java,
-            *("-Xms512M", "-Xmx512M", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError"),
+            *("-Xms512M", "-Xmx1G", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError"),
             *(f"--add-opens={name}=ALL-UNNAMED" for name in _OPENED),
             *(f"--add-exports={name}=ALL-UNNAMED" for name in _EXPORTED),
             *(f"-D{name}={value}" for name, value in properties.items()),

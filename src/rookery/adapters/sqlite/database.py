@@ -109,6 +109,8 @@ def _keep(connection: sqlite3.Connection, path: Path) -> Path:
     """Copy a database that nobody else has open; the copy's path."""
     kept = path.with_name(f"{path.name}.before-schema-{newest()}-{time.time_ns() // 1_000_000}")
     part = kept.with_name(kept.name + ".part")
+    for left in path.parent.glob(f"{path.name}.before-schema-*.part*"):  # by one that was killed at it
+        left.unlink()
     try:
         _create_private(part)
         with closing(sqlite3.connect(part)) as copy:
