@@ -173,7 +173,7 @@ kept_for() { # $1: a data folder, $2: a schema; the newest database of it that w
             echo "$1/$name"
             return
         fi
-    done < <(find "$1" -maxdepth 1 -name 'rookery.db.before-schema-*' -not -name '*.part' -printf '%f\n' | sort -rt- -k4n)
+    done < <(find "$1" -maxdepth 1 -name 'rookery.db.before-schema-*' -not -name '*.part' -printf '%f\n' | sort -t- -k4nr)
 }
 
 bring_back() { # $1: a release that shall run; databases that it can't read are put aside, for those kept for it
@@ -190,7 +190,7 @@ bring_back() { # $1: a release that shall run; databases that it can't read are 
             # After this its journal holds nothing that it lacks.
             /usr/bin/python3 -c "
 import sqlite3, sys
-sqlite3.connect(sys.argv[1]).execute(\"PRAGMA wal_checkpoint(TRUNCATE)\")" "$now"
+sys.exit(sqlite3.connect(sys.argv[1]).execute(\"PRAGMA wal_checkpoint(TRUNCATE)\").fetchone()[0])" "$now"
             rm -f "$now-wal" "$now-shm"
             ln "$now" "$aside"
             mv -T "$2" "$now"

@@ -205,13 +205,18 @@ def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
     assert "back to 0.1.0" in box.run(f"/next/{SCRIPT}", "--back").stderr
     with box.serving(port) as url:
         assert bodies(url) == ["hello"]
-    # Who was ill before keeps nobody from getting well.
+    # Who was ill before keeps nobody from getting well. Of several databases the newest of the right schema is taken.
+    for name, schema in (("2-1", 1), ("3-9000000000000", 2)):
+        with closing(sqlite3.connect(box.path(f"/var/lib/rookery/rookery.db.before-schema-{name}"))) as sql:
+            sql.execute(f"PRAGMA user_version = {schema}")
     box.path("/ails").write_text("rookery@ill.service")
     assert f"upgraded to {NEXT}" in box.run(f"/next/{SCRIPT}").stderr
     assert units(box) == running
     assert "back to 0.1.0" in box.run(f"/next/{SCRIPT}", "--back").stderr
     assert units(box) == running
     box.path("/ails").unlink()
+    with box.serving(port) as url:
+        assert bodies(url) == ["hello"]
     # Tables that other machines share are not its business.
     other = box.path("/etc/rookery/ring.toml")
     other.write_text(f'data = "/var/lib/rookery"\nstore = "redis"\nstore.servers = ["127.0.0.1:{free_port()}"]\n')
@@ -221,7 +226,7 @@ def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
     told = box.path("/systemctl.log").read_text().splitlines()
     stops = [set(line.split()[1:]) for line in told if line.startswith("stop")]
     assert stops
-    assert all(running == stop for stop in stops), "a socket that stays would start the service again"
+    assert all(running <= stop for stop in stops), "a socket that stays would start the service again"
 
     # Away: the data stays.
     box.run(f"/src/{SCRIPT}", "--uninstall")
