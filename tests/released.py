@@ -34,6 +34,8 @@ DIGESTS = FOLDER / "digests.txt"
 LASTING = ("users", "tokens", "follows", "tweets")
 """What of a store is not past its time after a day."""
 KEYSPACE = "released"
+SECONDS = 120.0
+"""For a statement: a table takes Cassandra long to make when it has those of a thousand tests already."""
 
 
 def files(kind: str) -> Mapping[int, Path]:
@@ -64,7 +66,7 @@ def load_sqlite(text: str, path: Path) -> None:
 
 
 async def dump_cassandra(keyspace: str) -> str:
-    session = await connect(cassandra.access(), SystemClock(), keyspace=keyspace, seconds=30)
+    session = await connect(cassandra.access(), SystemClock(), keyspace=keyspace, seconds=SECONDS)
     try:
         lines = [one_line(statement) for migration in CASSANDRA_MIGRATIONS for statement in migration]
         for table in TABLES:
@@ -76,11 +78,11 @@ async def dump_cassandra(keyspace: str) -> str:
 
 
 async def load_cassandra(text: str, keyspace: str) -> None:
-    outside = await connect(cassandra.access(), SystemClock(), keyspace=None, seconds=30)
+    outside = await connect(cassandra.access(), SystemClock(), keyspace=None, seconds=SECONDS)
     strategy = "{'class': 'NetworkTopologyStrategy', 'replication_factor': 1}"
     await outside.change(f"CREATE KEYSPACE {keyspace} WITH replication = {strategy}")
     await outside.close()
-    session = await connect(cassandra.access(), SystemClock(), keyspace=keyspace, seconds=30)
+    session = await connect(cassandra.access(), SystemClock(), keyspace=keyspace, seconds=SECONDS)
     try:
         for line in text.splitlines():
             await session.change(line)
