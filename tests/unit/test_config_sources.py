@@ -64,6 +64,7 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     "log.format": [("json", "json", "json"), ("pretty", "pretty", "pretty")],
     "log.level": [("debug", "debug", "debug"), ("error", "error", "error")],
     "log.server": [("", "", ""), ("127.0.0.1:5140", "127.0.0.1:5140", "127.0.0.1:5140")],
+    "traces.server": [("", "", ""), ("127.0.0.1:5140", "127.0.0.1:5140", "127.0.0.1:5140")],
     "log.tls_authority": [("", "", ""), ("/ca.pem", "/ca.pem", "/ca.pem")],
     "metrics.host": [("127.0.0.1", "127.0.0.1", "127.0.0.1"), ("::1", "::1", "::1")],
     "metrics.port": [("0", 0, 0), ("9464", 9464, 9464)],
