@@ -10,8 +10,8 @@ import json
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -23,7 +23,6 @@ from tools.certificates import Authority
 from tools.servers import HAProxy, Memcached, Redis, Rsyslog
 from tools.servers import haproxy as shipped_haproxy
 from tools.servers import rsyslog as shipped_rsyslog
-from tools.servers.process import Process
 
 CLIENTS = 8
 _RETRYING = ("option redispatch", "retry-on", "http-request disable-l7-retry")
@@ -32,15 +31,6 @@ _RETRYING = ("option redispatch", "retry-on", "http-request disable-l7-retry")
 def run(plan: Plan) -> list[Table]:
     authority = Authority(plan.scratch / "authority")
     return [_restarts(plan, authority), _log(plan, authority)]
-
-
-@contextmanager
-def _running(process: Process) -> Iterator[None]:
-    process.start()
-    try:
-        yield
-    finally:
-        process.stop()
 
 
 def _restarts(plan: Plan, authority: Authority) -> Table:
@@ -55,7 +45,7 @@ def _restarts(plan: Plan, authority: Authority) -> Table:
         with ExitStack() as stack:
             redis, memcached = Redis(folder / "redis"), Memcached(folder / "memcached")
             for one in (redis, memcached):
-                stack.enter_context(_running(one))
+                stack.enter_context(one)
             flags = (
                 *("--store", "redis", "--store-servers", redis.address, "--ranking", "redis"),
                 *("--ranking-servers", redis.address, "--cache", "memcached", "--cache-servers", memcached.address),
@@ -66,7 +56,7 @@ def _restarts(plan: Plan, authority: Authority) -> Table:
                 server.start()
                 stack.callback(server.stop)
             proxy = HAProxy(folder / "haproxy", [f"127.0.0.1:{one.port}" for one in servers], certificate, file=file)
-            stack.enter_context(_running(proxy))
+            stack.enter_context(proxy)
 
             def restart_all(servers: list[Server] = servers, proxy: HAProxy = proxy, drained: bool = True) -> None:
                 for turn in range(turns):
@@ -147,7 +137,7 @@ def _log(plan: Plan, authority: Authority) -> Table:
         )
         with ExitStack() as stack:
             for one in (central, local):
-                stack.enter_context(_running(one))
+                stack.enter_context(one)
             server = stack.enter_context(rookery(folder, "--log-server", local.address))
             if how == "killed":
                 central.kill()

@@ -35,8 +35,7 @@ def run(plan: Plan) -> list[Table]:
         server = stack.enter_context(rookery(plan.scratch, "--trusted-proxies", "127.0.0.1"))
         address = f"127.0.0.1:{server.port}"
         proxy = HAProxy(plan.scratch / "haproxy", [address, address], authority.sign("haproxy", "127.0.0.1"))
-        proxy.start()
-        stack.callback(proxy.stop)
+        stack.enter_context(proxy)
         for through, port, trusted in (("", server.port, None), ("HAProxy", proxy.tls_port, authority.certificate)):
             for sent in ("head", "body"):
                 until = perf_counter() + 5

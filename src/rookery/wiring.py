@@ -200,9 +200,10 @@ async def migrate(settings: Settings) -> Path | None:
     Raises:
         Failure: when it can't be done.
     """
-    found, needed = (await schemas_of(settings)).get("store", (0, 0))
-    if settings.store == "cassandra" and found != needed:
-        await apply_schema(settings)
+    if settings.store == "cassandra":
+        found, needed = (await schemas_of(settings))["store"]
+        if found != needed:
+            await apply_schema(settings)
     async with open_backends(settings, Sharing.NO_SERVER) as backends:
         return next((part.kept for part in backends.parts if isinstance(part, Database)), None)
 

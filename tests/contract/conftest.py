@@ -64,3 +64,18 @@ async def ranking(ranking_place: RankingPlace, tmp_path: Path) -> AsyncIterator[
 def cache_place(request: pytest.FixtureRequest) -> CachePlace:
     place: CachePlace = request.param
     return place
+
+
+# Where what is in a store is moved to
+
+
+@pytest.fixture(scope="session", params=STORES.values(), ids=[f"to-{name}" for name in STORES])
+def open_target(request: pytest.FixtureRequest) -> OpenStore:
+    opener: OpenStore = request.param
+    return opener
+
+
+@pytest.fixture
+async def target(open_target: OpenStore, tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_target(tmp_path / "target") as target:
+        yield target

@@ -21,7 +21,6 @@ from tests.contract.conftest import STORES
 from tests.contract.expecting import refused
 from tests.contract.given import NOON, Given
 from tests.contract.lives import dumped, live_a_little
-from tests.contract.places import OpenStore
 
 LATER = NOON + 100_000
 """When the backups are made: all that `Given` makes first is before it."""
@@ -35,18 +34,6 @@ def ignored(_: int) -> None:
 def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is on its way in these tests."""
     monkeypatch.setattr(module, "SETTLE_SECONDS", 0.0)
-
-
-@pytest.fixture(scope="session", params=STORES.values(), ids=[f"to-{name}" for name in STORES])
-def open_target(request: pytest.FixtureRequest) -> OpenStore:
-    opener: OpenStore = request.param
-    return opener
-
-
-@pytest.fixture
-async def target(open_target: OpenStore, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_target(tmp_path / "target") as target:
-        yield target
 
 
 @pytest.fixture

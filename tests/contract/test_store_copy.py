@@ -1,31 +1,13 @@
 """What one store dumps any other takes: all of it, in whatever order, once or twice."""
 
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from rookery.domain.copies import FollowCopy, KeyCopy, Part, TokenCopy, TweetCopy, UnfollowCopy, UserCopy
 from rookery.domain.errors import Conflict
 from rookery.ports.store import Credentials, Store
-from tests.contract.conftest import STORES
 from tests.contract.expecting import refused
 from tests.contract.given import MOST, NOON, Given, once
 from tests.contract.lives import dumped, live_a_little
-from tests.contract.places import OpenStore
-
-
-@pytest.fixture(scope="session", params=STORES.values(), ids=[f"to-{name}" for name in STORES])
-def open_target(request: pytest.FixtureRequest) -> OpenStore:
-    opener: OpenStore = request.param
-    return opener
-
-
-@pytest.fixture
-async def target(open_target: OpenStore, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_target(tmp_path / "target") as target:
-        yield target
 
 
 async def move(source: Store, target: Store, chance: random.Random) -> None:
