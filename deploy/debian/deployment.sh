@@ -69,7 +69,7 @@ make_release() { # $1: its folder; one that is there is whole
     rm -rf "$1"
     /usr/bin/python3 -m venv "$1"
     local pip=("$1/bin/python" -m pip --quiet --disable-pip-version-check --no-input install)
-    "${pip[@]}" --require-hashes -r "$sources/requirements/traces.txt"
+    "${pip[@]}" --no-deps --require-hashes -r "$sources/requirements/traces.txt"
     "${pip[@]}" --no-deps --no-build-isolation "$sources"
     install -d "$1/deploy" "$1/doc"
     cp "$here"/rookery "$here"/rookery.toml "$here"/rookery.service "$here"/rookery@.service "$here"/rookery.socket "$1/deploy"
