@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from litestar.types import ASGIApp
-
 from rookery import __version__
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memory import MemoryCache
@@ -39,10 +37,11 @@ from rookery.services.telling import Telling
 from rookery.services.top import Top
 from rookery.services.tweets import Tweets
 from rookery.services.watching import Watch
-from rookery.web.app import create_app
-from rookery.web.context import RateLimits, Services, WebOptions
+from rookery.web.options import RateLimits, Services, WebOptions
 
 if TYPE_CHECKING:
+    from litestar.types import ASGIApp
+
     from rookery.adapters.cassandra import Access
     from rookery.adapters.redis import Access as RedisAccess
     from rookery.adapters.redis import RedisStore
@@ -336,7 +335,7 @@ async def open_rookery(settings: Settings, sharing: Sharing, tracer: Tracer = UN
 class Opened:
     """A server that runs: what answers requests, and what it answers them with."""
 
-    app: ASGIApp
+    app: "ASGIApp"
     rookery: Rookery
     parts: Sequence[Metered]
 
@@ -344,6 +343,8 @@ class Opened:
 @asynccontextmanager
 async def open_server(settings: Settings) -> AsyncIterator[Opened]:
     """The web application with its background jobs running."""
+    from rookery.web.app import create_app  # as long to import as all else together, and only for servers
+
     async with _open_tracer(settings) as tracer, open_rookery(settings, Sharing.SERVERS, tracer) as rookery:
         jobs = [
             asyncio.create_task(rookery.fanout.run(), name="fanout"),

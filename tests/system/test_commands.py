@@ -30,6 +30,15 @@ def test_the_version_is_told() -> None:
     assert rookery("--version").stdout.strip() == __version__
 
 
+def test_a_command_does_not_wait_for_what_only_a_server_needs() -> None:
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "rookery", "--version"], check=True, capture_output=True, text=True
+    )
+    imported = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+    assert "rookery.cli.serving" in imported
+    assert imported & {"litestar", "uvicorn", "uvloop", "acsylla", "redis", "prometheus_client"} == set()
+
+
 def test_a_wrong_option_is_one_line_and_status_2() -> None:
     done = rookery("serve", "--prot", "1", status=2)
     assert done.stderr.startswith("rookery: ")

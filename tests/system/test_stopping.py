@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +59,20 @@ def test_ctrl_c_waits_for_nobody(tmp_path: Path) -> None:
     with running_server(tmp_path, "--drain-seconds", "600") as server:
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_well_also_when_stopped_as_soon_as_it_listens(number: signal.Signals, tmp_path: Path) -> None:
+    program = f"""
+import os
+from rookery import cli
+from rookery.cli import serving
+serving._greet = lambda *_: os.kill(os.getpid(), {int(number)})
+cli.main()
+"""
+    command = [sys.executable, "-c", program, "serve", "--port", "0", "--data", str(tmp_path), "--drain-seconds", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 async def test_what_is_under_way_is_answered_and_nobody_else_is_let_in(tmp_path: Path) -> None:

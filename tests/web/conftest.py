@@ -10,6 +10,7 @@ import pytest_asyncio
 import structlog
 
 from rookery.adapters.system import SystemClock
+from tests.web.listening import Server, serving
 from tests.web.site import Site, open_site
 
 Serve = Callable[..., Awaitable[Site]]
@@ -73,3 +74,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     held = Clock()
     monkeypatch.setattr(SystemClock, "monotonic", lambda _: held.now)
     return held
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as server:
+        yield server

@@ -1,109 +1,14 @@
 """What a connection may do around its requests, on real sockets."""
 
 import asyncio
-import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from contextlib import suppress
 
 import pytest
-import uvicorn
-from litestar.types import Receive, Scope, Send
 
 from rookery.web import connections
-from rookery.web.connections import MAX_HEAD_BYTES, BoundedProtocol
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-BIG = 8 * 1024 * 1024
-
-
-class Server:
-    """uvicorn with our protocol and an application that says what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, bytes]] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.port = 0
-        self.server: Any = None
-
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body, more = b"", True
-        while more:
-            message: Any = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        path = scope["path"]
-        self.asked.append((path, body))
-        await self.gate.wait()
-        answer = b"x" * {"/big": BIG, "/some": 60_000}.get(path, 2)
-        headers = [(b"content-length", b"%d" % len(answer))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for start in range(0, len(answer), 65_536):
-            some = answer[start : start + 65_536]
-            await send({"type": "http.response.body", "body": some, "more_body": start + 65_536 < len(answer)})
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
-
-    async def send(self, *parts: bytes) -> bytes:
-        """All that comes back on one connection until it is closed."""
-        reader, writer = await self.connect()
-        for part in parts:
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(0.001)  # so that parts arrive apart
-        try:
-            return await asyncio.wait_for(reader.read(), 20)
-        except ConnectionError:
-            return b""
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def serving() -> AsyncIterator[Server]:
-    made = Server()
-    app: Any = made.app
-    config = uvicorn.Config(
-        app,
-        interface="asgi3",
-        port=0,
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        timeout_keep_alive=1,
-    )
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.001)
-    made.server = server
-    made.port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield made
-    finally:
-        server.should_exit = server.force_exit = True
-        await running
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as server:
-        yield server
-
-
-def problem(answer: bytes) -> tuple[int, str]:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert b"content-type: application/problem+json" in head.lower()
-    assert b"connection: close" in head.lower()
-    told = json.loads(body)
-    assert int(head.split()[1]) == told["status"]
-    return told["status"], told["code"]
+from rookery.web.connections import MAX_HEAD_BYTES, MAX_HEADERS, SLICE_BYTES
+from tests.web.listening import BIG, CLOSE, GET, Server, problem
 
 
 def head_of(size: int) -> bytes:
@@ -124,6 +29,7 @@ async def test_a_head_has_32_kib(server: Server) -> None:
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert problem(await server.send(head_of(MAX_HEAD_BYTES + 1))) == (431, "head_too_large")
     assert len(server.asked) == 1
+    assert server.refused() == {"head_too_large": 1}
 
 
 @pytest.mark.parametrize(
@@ -163,6 +69,7 @@ async def test_a_head_that_does_not_come_is_not_waited_for(server: Server, monke
     assert problem(await server.send(b"GET / HT")) == (408, "slow_head")
     assert problem(await server.send(b"GET / HTTP/1.1\r\n", b"Host: x\r\n", b"A: b\r\n")) == (408, "slow_head")
     assert server.asked == []
+    assert server.refused() == {"slow_head": 2}
 
 
 async def test_a_second_head_that_does_not_come_is_not_waited_for_either(
@@ -173,6 +80,24 @@ async def test_a_second_head_that_does_not_come_is_not_waited_for_either(
         answer = await server.send(GET, stalled)
         assert answer.startswith(b"HTTP/1.1 200 OK")
         assert answer.count(b"408 Request Timeout") == (stalled == b"GET /")
+
+
+async def test_a_head_is_not_late_while_we_do_not_read_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.05)
+    server.gate.clear()
+    asking = asyncio.create_task(server.send(GET + GET + CLOSE[:20], CLOSE[20:]))
+    await asyncio.sleep(0.15)  # the time that is measured
+    server.gate.set()
+    assert (await asking).count(b"HTTP/1.1 200 OK") == 3
+
+
+async def test_a_late_head_behind_answers_that_were_quick_is_told(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
+    answer = await server.send(GET + GET + b"GET /third")
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
+    assert problem(answer.rpartition(b"xx")[2]) == (408, "slow_head")
 
 
 async def test_a_slow_answer_is_waited_for_however_long(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +122,47 @@ async def test_a_late_head_behind_an_answer_under_way_is_left_unanswered(
     assert answer.count(b"HTTP/1.1") == 1
 
 
+async def test_requests_of_one_segment_are_made_as_they_are_answered(server: Server) -> None:
+    server.gate.clear()
+    asking = asyncio.create_task(server.send(GET * 10_000 + CLOSE))
+    async with asyncio.timeout(20):
+        while not server.asked:
+            await asyncio.sleep(0.001)
+        (connection,) = server.server.server_state.connections
+        await asyncio.sleep(0.05)  # for more to come
+        assert len(connection.pipeline) <= SLICE_BYTES / len(GET)
+        server.gate.set()
+        assert (await asking).count(b"HTTP/1.1 200 OK") == 10_001
+    assert len(server.asked) == 10_001
+
+
+async def test_who_goes_while_he_is_answered_has_nothing_more_done_for_him(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.05)
+    server.gate.clear()
+    _, writer = await server.connect()
+    writer.write(GET)
+    async with asyncio.timeout(10):
+        while not server.asked:
+            await asyncio.sleep(0.001)
+        (connection,) = server.server.server_state.connections
+        writer.transport.abort()
+        while server.server.server_state.connections:
+            await asyncio.sleep(0.001)
+        server.gate.set()
+        while server.server.server_state.tasks:
+            await asyncio.sleep(0.001)
+    assert connection._unread_timer is None
+
+
+async def test_a_head_has_128_headers(server: Server) -> None:
+    head = b"GET / HTTP/1.1\r\nConnection: close\r\n%b\r\n"
+    assert (await server.send(head % (b"a: b\r\n" * (MAX_HEADERS - 1)))).startswith(b"HTTP/1.1 200 OK")
+    assert problem(await server.send(head % (b"a: b\r\n" * MAX_HEADERS))) == (431, "head_too_large")
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"])
 async def test_what_is_not_http_is_told_so(server: Server, garbage: bytes) -> None:
     assert problem(await server.send(garbage)) == (400, "malformed_request")
@@ -204,7 +170,6 @@ async def test_what_is_not_http_is_told_so(server: Server, garbage: bytes) -> No
 
 
 OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
-CLOSE = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -248,15 +213,12 @@ async def test_chunk_extensions_have_a_bound(server: Server) -> None:
     assert server.asked == []
 
 
-async def test_a_body_in_chunks_of_a_byte_comes_through_and_trailers_are_dropped(server: Server) -> None:
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-    answer = await server.send(head + b"1\r\nx\r\n" * 65_536 + b"0\r\nTrailer: t\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert server.asked == [("/", b"x" * 65_536)]
-
-
-@pytest.mark.parametrize("bad", [b"GARBAGE\r\n\r\n", head_of(MAX_HEAD_BYTES + 1)], ids=["garbage", "long head"])
-async def test_what_is_bad_behind_a_request_does_not_take_its_answer(server: Server, bad: bytes) -> None:
+@pytest.mark.parametrize(
+    ("bad", "answered"),
+    [(b"GARBAGE\r\n\r\n", 1), (head_of(MAX_HEAD_BYTES + 1), 2)],  # which is not all seen at once
+    ids=["garbage", "long head"],
+)
+async def test_what_is_bad_behind_a_request_does_not_take_its_answer(server: Server, bad: bytes, answered: int) -> None:
     server.gate.clear()
     asking = asyncio.create_task(server.send(GET.replace(b"GET /", b"GET /one") + GET + bad + GET))
     while not server.asked:
@@ -264,13 +226,8 @@ async def test_what_is_bad_behind_a_request_does_not_take_its_answer(server: Ser
     await asyncio.sleep(0.02)  # for what is bad to be seen
     server.gate.set()
     answer = await asking
-    assert answer.count(b"HTTP/1.1") == answer.count(b"HTTP/1.1 200 OK") == 1
-    assert server.asked == [("/one", b"")]
-
-
-async def test_a_body_that_is_no_body_is_told_so(server: Server) -> None:
-    answer = await server.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"nonsense\r\n")
-    assert problem(answer) == (400, "malformed_request")
+    assert answer.count(b"HTTP/1.1") == answer.count(b"HTTP/1.1 200 OK") == answered
+    assert server.asked == [("/one", b""), ("/", b"")][:answered]
 
 
 @pytest.mark.parametrize("ending", [b"GARBAGE\r\n\r\n", b"", CLOSE], ids=["garbage", "kept", "close"])

@@ -1,6 +1,5 @@
 """HTTP itself: HEAD, Allow, unknown paths, request ids, and problems wherever something is refused."""
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -10,7 +9,6 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from rookery.web import app as web_app
 from tests.web.routes import all_routes, filled
 from tests.web.site import API, JSON, NOBODY, Json, Person, Site, found, listed, problem, refused
 
@@ -314,14 +312,3 @@ async def test_who_hangs_up_in_the_middle_of_a_body_is_no_crash(town: Town, capl
     assert sent[0]["status"] == 400
     assert b'"incomplete_body"' in sent[1]["body"]
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-async def test_a_body_that_does_not_arrive_is_not_waited_for(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_app, "_BODY_SECONDS", 0.01)
-
-    async def slow() -> AsyncIterator[bytes]:
-        yield b"{"
-        await asyncio.get_running_loop().create_future()
-
-    response = await town.site.post("/tweet", town.ada, headers=JSON, content=slow())
-    refused(response, 408, "slow_body")

@@ -30,6 +30,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from rookery.adapters.system import SystemClock
 from rookery.config import Settings
 from rookery.web.app import create_routes
+from rookery.web.connections import Connections
 from rookery.wiring import open_server, web_options
 from tests.web.site import API, Json
 
@@ -110,7 +111,7 @@ async def _serve(listener: socket.socket, data: Path, ready: "list[uvicorn.Serve
     async with open_server(Settings(data=data, rate_limit="off")) as opened:
         config = uvicorn.Config(
             cast("Any", opened.app),
-            http="httptools",
+            http=cast("Any", Connections()),
             lifespan="off",
             log_config=None,
             access_log=False,

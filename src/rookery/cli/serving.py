@@ -1,40 +1,28 @@
 """`rookery serve` and `rookery recount`."""
 
 import asyncio
-import os
+import gc
 import resource
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from types import FrameType
-from typing import Any, cast
 
-import uvicorn
 from cyclopts import App
 
 from rookery import __version__
 from rookery.cli import systemd
 from rookery.cli.flags import Flags, read
-from rookery.cli.output import complain, progress, say, tell
+from rookery.cli.output import progress, say, tell
 from rookery.cli.workers import Workers
 from rookery.config import IN_PROCESS_CACHES, ConfigError, Settings
 from rookery.domain.errors import Unavailable
-from rookery.domain.tallies import Metered
 from rookery.web import logs
-from rookery.web.connections import BoundedProtocol
 from rookery.web.logserver import LogServer
-from rookery.web.metrics import shown_at
-from rookery.wiring import Sharing, open_rookery, open_server
+from rookery.wiring import Sharing, open_rookery
 
-_STOP_SECONDS = 10
-"""How long requests under way may take when we stop."""
-_CLOSE_SECONDS = 20
-"""How long it may take after that to fan out what was posted and to let go of all servers."""
 _BACKLOG = 2_048
 
 
@@ -52,6 +40,10 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
     workers
         So many processes share the work, one for each core at most. They need cache = "memcached" in common.
     """
+    import uvloop
+
+    from rookery.cli.server import run_server  # longer to import than all that other commands need
+
     settings = read(flags).settings
     if workers < 1 or (workers > 1 and settings.cache in IN_PROCESS_CACHES):
         raise ConfigError(
@@ -65,13 +57,14 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
             _greet(settings, listener)
 
         def run(ready: Callable[[], None], number: int = 0) -> None:
-            with asyncio.Runner(loop_factory=_loop) as runner:
-                runner.run(_serve(settings, listener, ready, number, shipping))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(run_server(settings, listener, ready, number, shipping))
 
         if workers == 1:
             run(greet)
             return
         greet()
+        gc.freeze()  # looking through what workers share would copy it
 
         def stop() -> None:
             systemd.tell("STOPPING=1")
@@ -105,92 +98,6 @@ def _allow_many_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, stopped by our own signal handlers.
-
-    Its own close the listener first, when `/readyz` could tell nobody any more, and raise the signal again before we
-    have closed the store. `drain` makes us unready; we answer for so many `seconds` more.
-    """
-
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None], seconds: int) -> None:
-        super().__init__(config)
-        self._drain = drain
-        self._seconds = seconds
-        self._draining = False
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, self.handle_exit, signal.SIGINT, None)
-        loop.add_signal_handler(signal.SIGTERM, self._begin_to_stop)
-        yield
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if not self.should_exit:
-            systemd.tell("STOPPING=1")
-            self._drain()
-            last = threading.Timer(_STOP_SECONDS + _CLOSE_SECONDS, _give_up)
-            last.daemon = True
-            last.start()
-        super().handle_exit(sig, frame)
-
-    def _begin_to_stop(self) -> None:
-        """Be unready first, and stop when others had the time to see it; told again, at once."""
-        if self._draining or not self._seconds:
-            self.handle_exit(signal.SIGTERM, None)
-            return
-        self._draining = True
-        systemd.tell("STOPPING=1")
-        self._drain()
-        asyncio.get_running_loop().call_later(self._seconds, self.handle_exit, signal.SIGTERM, None)
-
-
-def _give_up() -> None:
-    """End without closing. Nothing acknowledged is lost, and whoever restarts us need not wait for ever."""
-    complain(f"still not closed after {_STOP_SECONDS + _CLOSE_SECONDS} seconds; ending as it is")
-    os._exit(1)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    return uvloop.new_event_loop()
-
-
-async def _serve(
-    settings: Settings,
-    listener: socket.socket,
-    ready: Callable[[], None],
-    number: int,
-    shipping: Sequence[Metered],
-) -> None:
-    async with AsyncExitStack() as stack:
-        opened = await stack.enter_async_context(open_server(settings))
-        if settings.metrics_port:
-            parts = [*opened.parts, *shipping]
-            stack.enter_context(shown_at(settings.metrics_host, settings.metrics_port + number, parts))
-        config = uvicorn.Config(
-            cast("Any", opened.app),  # the same protocol, typed by another library
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=_STOP_SECONDS,
-        )
-        server = _Server(config, opened.rookery.services.health.drain, settings.drain_seconds)
-        alive = asyncio.create_task(systemd.tell_alive(), name="watchdog")
-        ready()
-        systemd.tell("READY=1")
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            alive.cancel()
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,6 +1,5 @@
 """The ASGI application: routes, and what stands around them."""
 
-import asyncio
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,14 +19,12 @@ from rookery.ports.clock import Clock
 from rookery.ports.tracer import UNTRACED, Tracer
 from rookery.web import document
 from rookery.web.api import feeds, follows, health, tweets, users
-from rookery.web.context import AnyRequest, Services, WebOptions
+from rookery.web.context import AnyRequest
 from rookery.web.decoding import MAX_BODY_BYTES, StrictRequest, read_query
 from rookery.web.door import Door
+from rookery.web.options import Services, WebOptions
 from rookery.web.pages import front
-from rookery.web.problems import Refusal, on_crash, on_failure, on_framework_error
-
-_BODY_SECONDS = 4.0
-"""How long a body may take to arrive; 64 KiB take less on any line that is alive."""
+from rookery.web.problems import on_crash, on_failure, on_framework_error
 
 _EVERYWHERE = [
     users.register,
@@ -115,11 +112,11 @@ def _tell(path: str, allow: str) -> HTTPRouteHandler:
 
 
 async def _check(request: AnyRequest) -> None:
-    """Before each handler: refuse parameters that it does not know, and read the body within its time.
+    """Before each handler: refuse parameters that it does not know, and read the body: `web.connections` waited for it.
 
     Raises:
         Malformed: `missing_parameter`, `missing_field`, and as `read_query`.
-        Refusal: 408.
+        Refusal: 413.
     """
     scope: Any = request.scope
     if scope["method"] == "OPTIONS":
@@ -129,11 +126,7 @@ async def _check(request: AnyRequest) -> None:
         read_query(scope["query_string"], known, required)
     if scope["method"] == "GET":
         return
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            body = await request.body()
-    except TimeoutError:
-        raise Refusal(408) from None
+    body = await request.body()
     declared = request.route_handler.parsed_data_field
     if not body and declared is not None and not declared.is_optional:
         raise Malformed("missing_field", "The body is missing.")

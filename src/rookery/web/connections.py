@@ -1,35 +1,106 @@
 """What a connection may do before and after a request is the application's: bounds that uvicorn itself does not have.
 
-A head has a size and a time, so has what stands around a body; an answer that nobody reads is not kept; an offer to
-upgrade is passed over; and what can't be read as HTTP is told so as all errors are.
+A head has a size and a time, so have a body and what stands around it, and the application is asked when the body is
+there: until then a request is its head, a timer and a buffer, and the buffers of all have a bound. An answer that
+nobody reads is not kept; an offer to upgrade is passed over; what can't be read as HTTP is told so as all errors are.
 """
 
 import asyncio
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import httptools
 import msgspec
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from rookery.domain.errors import Failure
+from rookery.domain.errors import Failure, Unavailable
+from rookery.domain.tallies import Reading, Tally
+from rookery.web.decoding import MAX_BODY_BYTES
 from rookery.web.problems import MEDIA_TYPE, Refusal, headers_of, problem_of, status_of
 
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers together."""
+MAX_HEADERS = 128
+"""Each costs some hundred bytes of memory, however short it is; browsers send twenty."""
+MAX_HELD_BYTES = 64 * 1024 * 1024
+"""All bodies of a process together that are not all there yet."""
+SLICE_BYTES = 4 * 1024
+"""So much is parsed at once: a segment may hold ten thousand requests, and each parsed one costs two kilobytes."""
 MAX_AROUND_BODY_BYTES = 512 * 1024
 """Sizes of chunks, their extensions, and trailers: more than 64 KiB need that come in chunks of a byte each."""
 HEAD_SECONDS = 4.0
 """From the connection, or on a kept one from a request's first byte, until its head is there."""
+BODY_SECONDS = 4.0
+"""From the head until the body is there; 64 KiB take less on any line that is alive."""
 UNREAD_SECONDS = 30.0
 """How long an answer may wait for a reader who takes nothing of it."""
+_SLOW_HEAD = Refusal(408, "slow_head", "The request's head did not arrive in time.")
+_SLOW_BODY = Refusal(408)
+_LONG_HEAD = Refusal(431)
+_LONG_BODY = Refusal(413)
+_UNREADABLE = Refusal(400)
+_BUSY = Unavailable("busy", "Too many bodies are on their way; try again in a moment.")
+_LENGTH_DIGITS = 9
+"""A declared length of more is too long."""
+
+
+class Connections:
+    """A server's connections: what makes them, and how often one ended before the application was asked."""
+
+    def __init__(self) -> None:
+        self.refused: Tally[str] = Tally()
+        self._held_bytes = 0
+        self._holding: dict[BoundedProtocol, int] = {}
+
+    def __call__(self, **given: Any) -> "BoundedProtocol":
+        """A new one."""
+        return BoundedProtocol(self, **given)
+
+    def hold(self, connection: "BoundedProtocol", size: int) -> None:
+        """Note how much of a body a connection keeps. Past the bound of all, whoever keeps most is refused."""
+        self._held_bytes += size - self._holding.pop(connection, 0)
+        if size:
+            self._holding[connection] = size
+            if self._held_bytes > MAX_HELD_BYTES:
+                max(self._holding, key=self._holding.__getitem__).refuse(_BUSY)
+
+    def readings(self) -> Iterable[Reading]:
+        """Why requests were refused, and what is kept of those that are not all there."""
+        yield Reading("bodies_held_bytes", "Bodies that are not all there yet.", self._held_bytes)
+        for code, many in self.refused.items():
+            yield Reading(
+                "connections_refused_total",
+                "Connections that ended with a request that was too long, too late, not all there, or no HTTP.",
+                many,
+                {"code": code},
+            )
+
+
+class _Flow(FlowControl):
+    """uvicorn's, which reads on as soon as a request is answered; here only when nothing waits that was read before."""
+
+    def __init__(self, transport: asyncio.Transport, is_behind: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._is_behind = is_behind
+
+    def resume_reading(self) -> None:
+        if not self._is_behind():
+            super().resume_reading()
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's connection with these bounds."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._head_timer: asyncio.TimerHandle | None = None
+    def __init__(self, all_of_them: Connections, **given: Any) -> None:
+        super().__init__(**given)
+        self._all = all_of_them
+        self._late_timer: asyncio.TimerHandle | None = None
+        """Runs while a head or a body is to come."""
+        self._held: tuple[RequestResponseCycle, Any] | None = None
+        """The request whose body is to come, and the application."""
+        self._to_parse = b""
         self._in_head = False
         self._is_upgrade = False
         self._around = 0
@@ -37,6 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         """The request that is being answered; `cycle` is the newest, which may wait behind it."""
         self._ended = False
+        self._lost = False
         self._unread_timer: asyncio.TimerHandle | None = None
         self._unread = 0
         self._was_read = False
@@ -45,31 +117,59 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type] # its own type is narrower than asyncio's
+        self.flow = _Flow(self.transport, self._is_behind)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._ended = True
-        self._head_is_there()
+        if self._held:
+            self._all.refused.add("incomplete_body")
+        self._lost = True
+        self._take_no_more()
         if self._unread_timer is not None:
             self._unread_timer.cancel()
+        if self._running is not None:
+            self._disconnect(self._running)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if not self._ended:
+            self._to_parse += data
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Parse what came until a request waits behind another."""
+        while self._to_parse and not self.pipeline:
+            data, self._to_parse = self._to_parse[:SLICE_BYTES], self._to_parse[SLICE_BYTES:]
+            self._parse(data)
         if self._ended:
             return
+        if self._is_behind():
+            self.flow.pause_reading()
+        if self._held:
+            self._await_body(self._held[0])
+        self._all.hold(self, len(self.cycle.body) if self._is_body_coming() else 0)
+
+    def _is_body_coming(self) -> bool:
+        newest: RequestResponseCycle | None = self.cycle
+        return newest is not None and newest.more_body and not newest.response_complete
+
+    def _is_behind(self) -> bool:
+        return bool(self._to_parse or self.pipeline)
+
+    def _parse(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._head_timer is None and not self._is_answering():
+        if self._late_timer is None and not self._is_answering():
             self._await_head()  # also while nothing but line ends comes, or the rest of a body that nobody waits for
         self._around += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError:
-            self._refuse(Refusal(400))
+            self.refuse(_UNREADABLE)
             return
         if self._in_head and self._around > MAX_HEAD_BYTES:
-            self._refuse(Refusal(431))
+            self.refuse(_LONG_HEAD)
         elif self._around > MAX_AROUND_BODY_BYTES:
-            self._refuse(Refusal(413))
+            self.refuse(_LONG_BODY)
 
     def _feed(self, data: bytes) -> None:
         while data:
@@ -77,7 +177,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
                 if self.parser.get_method() == b"CONNECT":
-                    self._refuse(Refusal(400))
+                    self.refuse(_UNREADABLE)
                 if self._ended:
                     return
                 data = self._without_offer() + data[offer.args[0] :]
@@ -96,56 +196,90 @@ class BoundedProtocol(HttpToolsProtocol):
         return start + b"".join(kept) + b"\r\n"
 
     def on_message_begin(self) -> None:
+        if self._ended:
+            return
         super().on_message_begin()
         self._in_head = True
         self._is_upgrade = False
         self._around = 0
-        self._head_is_there()  # a timer that is left from what came before
+        self._stop_waiting()  # a timer that is left from what came before
         self._await_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # else a trailer, which nothing here asks for
             super().on_header(name, value)
+            if len(self.headers) > MAX_HEADERS:
+                self.refuse(_LONG_HEAD)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._around = 0
-        self._head_is_there()
+        self._stop_waiting()
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
-            self._refuse(Refusal(431))
+            self.refuse(_LONG_HEAD)
         self._is_upgrade = self.parser.should_upgrade()
         if not self._ended and not self._is_upgrade:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._around -= len(body)
-        if not self._ended:
-            super().on_body(body)
+        if self._ended:
+            return
+        super().on_body(body)
+        if self._held:
+            self.flow.resume_reading()  # uvicorn stops at so many bytes until the application asks
 
     def on_message_complete(self) -> None:
         if not self._ended and not self._is_upgrade:
             super().on_message_complete()
+            self._stop_waiting()
+            self._let_in()
 
     def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+        self._late_timer = self.loop.call_later(HEAD_SECONDS, self._is_late)
 
-    def _head_is_there(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _await_body(self, cycle: RequestResponseCycle) -> None:
+        """Wait for what did not come with the head. If it is too much, the application need not wait to say so."""
+        begun = self._late_timer is None
+        if begun:
+            self._late_timer = self.loop.call_later(BODY_SECONDS, self._is_late)
+        if len(cycle.body) > MAX_BODY_BYTES or (begun and _declares_too_much(cycle)):
+            cycle.keep_alive &= not cycle.waiting_for_100_continue  # its body will not come
+            self._let_in()
+        elif cycle.waiting_for_100_continue:
+            cycle.waiting_for_100_continue = False
+            if cycle.scope["http_version"] == "1.1":
+                self.transport.write(STATUS_LINE[100] + b"\r\n")
 
-    def _head_is_late(self) -> None:
-        self._head_timer = None
-        if self._in_head:
-            self._refuse(Refusal(408, "slow_head", "The request's head did not arrive in time."))
+    def _stop_waiting(self) -> None:
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+            self._late_timer = None
+
+    def _is_late(self) -> None:
+        self._late_timer = None
+        if self._in_head and self._is_behind():
+            self._await_head()  # it is we who are late
+        elif self._in_head:
+            self.refuse(_SLOW_HEAD)
+        elif self._held:
+            self.refuse(_SLOW_BODY)
         else:
             self._end()
 
     # --- what goes out -----------------------------------------------------------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        self._held = cycle, app
+        if not cycle.more_body:
+            self._let_in()
+
+    def _let_in(self) -> None:
+        if self._held:
+            held, self._held = self._held, None
+            self._running = held[0]
+            held[0].waiting_for_100_continue = False  # it was told, or needed not be
+            super()._start_asgi_task(*held)
 
     def _is_answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
@@ -155,41 +289,46 @@ class BoundedProtocol(HttpToolsProtocol):
         running = self._running
         return running is not None and self._is_answering() and (running.response_started or not running.more_body)
 
-    def _refuse(self, failure: Failure) -> None:
+    def refuse(self, failure: Failure) -> None:
         """Answer what never becomes a request, and close; an answer that is under way is the last one."""
         if self._ended:
             return
+        self._all.refused.add(failure.code)
         if not self._owes_answer():
-            body = msgspec.json.encode(problem_of(failure))
-            headers = {
-                **headers_of(failure),
-                "Content-Type": MEDIA_TYPE,
-                "Content-Length": str(len(body)),
-                "Connection": "close",
-            }
-            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-            self.transport.write(STATUS_LINE[status_of(failure)] + lines.encode() + b"\r\n" + body)
+            self.transport.write(_answer_to(failure))
         self._end()
 
     def _end(self) -> None:
         """Read no more, and close when what is owed is answered."""
-        self._ended = True
-        self._head_is_there()
-        self.pipeline.clear()
+        self._take_no_more()
         running = self._running
         if running is not None and self._owes_answer():
             running.keep_alive = False
             return
         if running is not None and self._is_answering():
-            running.disconnected = True  # its body will not come
-            running.message_event.set()
+            self._disconnect(running)  # its body will not come
         self.transport.close()
         self._watch_reader()
+
+    def _take_no_more(self) -> None:
+        self._ended = True
+        self._stop_waiting()
+        self._held = None
+        self._to_parse = b""
+        self.pipeline.clear()
+        self._all.hold(self, 0)
+
+    def _disconnect(self, cycle: RequestResponseCycle) -> None:
+        cycle.disconnected = True
+        cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
             self._watch_reader()
+        else:
+            self._go_on()
+            self.flow.resume_reading()
 
     def shutdown(self) -> None:
         super().shutdown()
@@ -210,7 +349,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _watch_reader(self) -> None:
         """See to it that what is to be sent is taken: neither a full buffer nor a closed connection waits for ever."""
-        if self._unread_timer is None:
+        if self._unread_timer is None and not self._lost:
             self._unread, self._was_read = self.transport.get_write_buffer_size(), False
             self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self._look_at_reader)
 
@@ -223,3 +362,23 @@ class BoundedProtocol(HttpToolsProtocol):
             self._watch_reader()
         else:
             self.transport.abort()
+
+
+def _declares_too_much(cycle: RequestResponseCycle) -> bool:
+    declared = next((size for name, size in cycle.scope["headers"] if name == b"content-length"), b"").strip()
+    digits = declared.lstrip(b"0")  # as many as one likes
+    return len(digits) > _LENGTH_DIGITS or int(digits or b"0") > MAX_BODY_BYTES
+
+
+@cache
+def _answer_to(failure: Failure) -> bytes:
+    """All of it. Thousands may be due at once, and failures are the few of this module, each equal to itself only."""
+    body = msgspec.json.encode(problem_of(failure))
+    headers = {
+        **headers_of(failure),
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return STATUS_LINE[status_of(failure)] + lines.encode() + b"\r\n" + body

@@ -1,57 +1,18 @@
 """What every handler can reach: the services, the options of the web, and who is asking."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from typing import Any, cast
 
 from litestar import Request
 from litestar.types import Scope
 
-from rookery.services.accounts import Accounts
 from rookery.services.callers import NOBODY, Caller
-from rookery.services.feeds import Feeds
-from rookery.services.follows import Follows
-from rookery.services.health import Health
-from rookery.services.top import Top
-from rookery.services.tweets import Tweets
+from rookery.web.options import Services, WebOptions
 
 AnyRequest = Request[Any, Any, Any]
 _CALLER = "rookery.caller"
 _ADDRESS = "rookery.address"
 _PASSWORDS = "rookery.passwords"
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What people can do here."""
-
-    accounts: Accounts
-    follows: Follows
-    tweets: Tweets
-    feeds: Feeds
-    top: Top
-    health: Health
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimits:
-    """Requests a minute."""
-
-    token: int
-    address: int
-
-
-@dataclass(frozen=True, slots=True)
-class WebOptions:
-    """How the web behaves; `rookery.config` holds the defaults and what each means."""
-
-    open_mode: bool
-    public_reads: bool
-    rate_limits: RateLimits | None
-    cors_origins: frozenset[str]
-    allowed_hosts: frozenset[str]
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
 
 
 def services_of(request: AnyRequest) -> Services:

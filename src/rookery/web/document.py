@@ -114,7 +114,8 @@ def _describe_body(document: dict[str, Any], body: dict[str, Any]) -> None:
 
 
 def _describe_headers(operation: dict[str, Any], status: str, answer: dict[str, Any]) -> None:
-    names = {"X-Request-Id": "Names this request in the log."}
+    # What never became a request is not in the log.
+    names = {"X-Request-Id": "Names this request in the log, if it got so far."} if status != "408" else {}
     parameters = {parameter["name"] for parameter in operation.get("parameters", ())}
     if status == "200" and "cursor" in parameters:
         names["Link"] = 'The next page, `<…>; rel="next"` (RFC 8288), where there is one.'

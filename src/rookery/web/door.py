@@ -14,8 +14,9 @@ from rookery.domain.errors import Failure, Unauthenticated, Unavailable
 from rookery.domain.tallies import Reading, Spreads
 from rookery.ports.tracer import UNTRACED, Tracer
 from rookery.services.callers import ANYONE, NOBODY, Caller
-from rookery.web.context import RateLimits, Services, WebOptions, caller_of, set_caller, set_password_limit
+from rookery.web.context import caller_of, set_caller, set_password_limit
 from rookery.web.limits import Allowance, Limiter
+from rookery.web.options import RateLimits, Services, WebOptions
 from rookery.web.origins import Addresses, check_host, check_origin, limited_as
 from rookery.web.problems import Refusal, send_problem
 
@@ -23,7 +24,6 @@ _log = structlog.get_logger("rookery.request")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,64}")
 _EXPOSED = b"Link, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id"
-_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 _UNLIMITED = frozenset({"/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"})
 TOKENS_OF_AN_ADDRESS = 10
@@ -84,7 +84,7 @@ class Door:
     async def _answer(self, visit: "_Visit", receive: Receive, peer: str) -> None:
         try:
             await self._admit(visit, peer)
-            await self._app(visit.scope, self._receiving(visit, receive), visit.send)
+            await self._app(visit.scope, _receiving(receive), visit.send)
         except Failure as failure:
             await send_problem(visit.send, failure)
         except Exception:
@@ -119,11 +119,10 @@ class Door:
         set_caller(scope, caller, address)
         if options.rate_limits:
             set_password_limit(scope, lambda most: self._limiter.count(f"passwords/{most} {address}", most).require())
-        if visit.method in _BODILESS:
-            self._begin(visit)
+        self._begin(visit)
 
     def _begin(self, visit: "_Visit") -> None:
-        """Take a place among the requests under way. Who still waits for his body has none: that costs little.
+        """Take a place among the requests under way.
 
         Raises:
             Unavailable: `busy`.
@@ -132,22 +131,6 @@ class Door:
             raise Unavailable("busy", "Too many requests are under way; try again in a moment.")
         self._under_way += 1
         visit.is_under_way = True
-
-    def _receiving(self, visit: "_Visit", receive: Receive) -> Receive:
-        if visit.is_under_way:
-            return receive
-
-        async def receive_body() -> Any:
-            message: Any = await receive()
-            if visit.is_under_way:
-                return message
-            if message["type"] == "http.disconnect":
-                raise Refusal(400, "incomplete_body", "The body ended before it was all there.")
-            if not message.get("more_body"):
-                self._begin(visit)
-            return message
-
-        return receive_body
 
     def _count(self, limits: RateLimits, caller: Caller, address: str) -> Allowance:
         """One more request: of a token and of the address it comes from, which may bring several; or of an address."""
@@ -230,6 +213,16 @@ class _Visit:
             ms=round(seconds * 1000, 2),
         )
         return (self.method if self.method in _METHODS else "other", route or "none", self.status), seconds
+
+
+def _receiving(receive: Receive) -> Receive:
+    async def receive_body() -> Any:
+        message: Any = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "incomplete_body", "The body ended before it was all there.")
+        return message
+
+    return receive_body
 
 
 def _with_head_allowed(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -13,7 +13,8 @@ from rookery.domain.ids import TweetId
 from rookery.domain.tweets import Tweet
 from rookery.web.api.reading import require_reader
 from rookery.web.api.shapes import reply
-from rookery.web.context import AnyRequest, Services, services_of
+from rookery.web.context import AnyRequest, services_of
+from rookery.web.options import Services
 from rookery.web.problems import Refusal
 
 _CSP = (

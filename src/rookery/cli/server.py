@@ -1,0 +1,131 @@
+"""A server that runs: one process of `rookery serve`, from its listening socket to its end."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+
+import rookery.web.app  # noqa: F401 - by `wiring` too, but workers shall be forked from who has it
+from rookery.cli import systemd
+from rookery.cli.output import complain
+from rookery.config import Settings
+from rookery.domain.tallies import Metered
+from rookery.web.connections import Connections
+from rookery.web.metrics import shown_at
+from rookery.wiring import open_server
+
+_STOP_SECONDS = 10
+"""How long requests under way may take when we stop."""
+_CLOSE_SECONDS = 20
+"""How long it may take after that to fan out what was posted and to let go of all servers."""
+
+
+async def run_server(
+    settings: Settings,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    number: int,
+    shipping: Sequence[Metered],
+) -> None:
+    """Answer requests that come to a socket until a signal says otherwise.
+
+    `number` is this process's among several workers; `shipping` has numbers of what sends the log away.
+    """
+    async with AsyncExitStack() as stack:
+        opened = await stack.enter_async_context(open_server(settings))
+        connections = Connections()
+        if settings.metrics_port:
+            parts = [*opened.parts, connections, *shipping]
+            stack.enter_context(shown_at(settings.metrics_host, settings.metrics_port + number, parts))
+        config = uvicorn.Config(
+            cast("Any", opened.app),  # the same protocol, typed by another library
+            http=cast("Any", connections),  # it calls it; a class is what it says it wants
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+
+        def begin() -> None:
+            _keep_what_is_there()
+            ready()
+            systemd.tell("READY=1")
+
+        server = _Server(config, begin, opened.rookery.services.health.drain, settings.drain_seconds)
+        alive = asyncio.create_task(systemd.tell_alive(), name="watchdog")
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            alive.cancel()
+
+
+def _keep_what_is_there() -> None:
+    """Have the garbage collector, which holds all up, pass over what a server has to its end."""
+    gc.collect()
+    gc.freeze()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, stopped by our own signal handlers.
+
+    Its own close the listener first, when `/readyz` could tell nobody any more, and raise the signal again before we
+    have closed the store. `drain` makes us unready; we answer for so many `seconds` more. `begin` is called when
+    requests are answered and signals are heard: whoever is told before, and stops us at once, would see us die of it.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, begin: Callable[[], None], drain: Callable[[], None], seconds: int
+    ) -> None:
+        super().__init__(config)
+        self._begin = begin
+        self._drain = drain
+        self._seconds = seconds
+        self._draining = False
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self.handle_exit, signal.SIGINT, None)
+        loop.add_signal_handler(signal.SIGTERM, self._begin_to_stop)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._begin()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            systemd.tell("STOPPING=1")
+            self._drain()
+            last = threading.Timer(_STOP_SECONDS + _CLOSE_SECONDS, _give_up)
+            last.daemon = True
+            last.start()
+        super().handle_exit(sig, frame)
+
+    def _begin_to_stop(self) -> None:
+        """Be unready first, and stop when others had the time to see it; told again, at once."""
+        if self._draining or not self._seconds:
+            self.handle_exit(signal.SIGTERM, None)
+            return
+        self._draining = True
+        systemd.tell("STOPPING=1")
+        self._drain()
+        asyncio.get_running_loop().call_later(self._seconds, self.handle_exit, signal.SIGTERM, None)
+
+
+def _give_up() -> None:
+    """End without closing. Nothing acknowledged is lost, and whoever restarts us need not wait for ever."""
+    complain(f"still not closed after {_STOP_SECONDS + _CLOSE_SECONDS} seconds; ending as it is")
+    os._exit(1)

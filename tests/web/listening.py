@@ -1,0 +1,112 @@
+"""Our connections on a real socket, before an application that says what it was asked."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import uvicorn
+from litestar.types import Receive, Scope, Send
+
+from rookery.domain.tallies import Reading
+from rookery.web.connections import Connections
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+CLOSE = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+BIG = 8 * 1024 * 1024
+
+
+class Server:
+    """uvicorn with our protocol and an application that says what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+        self.reads = True
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.port = 0
+        self.server: Any = None
+        self.connections = Connections()
+
+    def refused(self) -> dict[str, int]:
+        """How often it said to have refused, by code."""
+        return {reading.labels["code"]: cast("int", reading.value) for reading in self._readings() if reading.labels}
+
+    def held_bytes(self) -> int:
+        """What it said to keep of bodies."""
+        return next(cast("int", reading.value) for reading in self._readings() if reading.name == "bodies_held_bytes")
+
+    def _readings(self) -> Iterable[Reading]:
+        return self.connections.readings()
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", self.reads
+        while more:
+            message: Any = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        path = scope["path"]
+        self.asked.append((path, body))
+        await self.gate.wait()
+        answer = b"x" * {"/big": BIG, "/some": 60_000}.get(path, 2)
+        headers = [(b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for start in range(0, len(answer), 65_536):
+            some = answer[start : start + 65_536]
+            await send({"type": "http.response.body", "body": some, "more_body": start + 65_536 < len(answer)})
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def send(self, *parts: bytes) -> bytes:
+        """All that comes back on one connection until it is closed."""
+        reader, writer = await self.connect()
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.001)  # so that parts arrive apart
+        try:
+            return await asyncio.wait_for(reader.read(), 20)
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Server]:
+    made = Server()
+    app: Any = made.app
+    config = uvicorn.Config(
+        app,
+        interface="asgi3",
+        port=0,
+        http=cast("Any", made.connections),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=1,
+    )
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.001)
+    made.server = server
+    made.port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.should_exit = server.force_exit = True
+        await running
+
+
+def problem(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head.lower()
+    assert b"connection: close" in head.lower()
+    told = json.loads(body)
+    assert int(head.split()[1]) == told["status"]
+    return told["status"], told["code"]
