@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from rookery.domain.ids import parse_id
-from tests.servers import running
+from tests.servers import running, started
 from tests.serving import Server
 from tools.servers import Cassandra, Memcached, Redis, Ring
 from tools.servers.rookery import apply_schema
@@ -26,8 +26,9 @@ WARM_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
-def ring() -> Ring:
-    return running(Ring)
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
+    with started(Ring(tmp_path_factory.mktemp("ring"))) as ring:  # and ended: three Java programs are a load for others
+        yield ring
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ class Town:
 
     async def expect_every_feed(self) -> None:
         """Each user's first page, and for many users all pages, of ten and of a hundred."""
-        feeds = {name: self.model.feed(name) for name in self.world.names}
+        feeds = self.model.feeds(self.world.names)
 
         async def first_page(name: str) -> None:
             page = await self.client.feed_page(f"@{name}", 10)

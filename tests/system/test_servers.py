@@ -1,5 +1,6 @@
 """The servers that are started for tests and for trying out: they answer, and none outlives who started it."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rookery.client import Client
 from tests.contract.adapters import cassandra
-from tests.servers import running
+from tests.servers import running, started
 from tools.servers import Cassandra, Memcached, Redis
 from tools.servers.__main__ import main
 from tools.servers.process import Failed, Process
@@ -53,8 +55,14 @@ def until_gone(pids: list[int]) -> None:
 
 
 @pytest.mark.parametrize("kind", [Memcached, Redis, Cassandra])
-def test_a_server_stops_is_killed_and_starts_again_on_its_port(kind: type[Memcached | Redis | Cassandra]) -> None:
-    server = running(kind)
+def test_a_server_stops_is_killed_and_starts_again_on_its_port(
+    kind: type[Memcached | Redis | Cassandra], tmp_path: Path
+) -> None:
+    with started(kind(tmp_path)) as server:
+        expect_it_back(server)
+
+
+def expect_it_back(server: Memcached | Redis | Cassandra) -> None:
     port = server.port
     for end in (server.stop, server.kill):
         assert server.answers()
@@ -87,6 +95,12 @@ def test_what_is_not_known_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no oracle; known are cassandra, memcached, redis" in capsys.readouterr().err
 
 
+async def tell_and_be_told(url: str, other: str) -> None:
+    async with Client(url) as one, Client(other) as two:  # they ask again while a Java that just began is slow
+        posted = await one.post("ada", "hello")
+        assert [tweet.id async for tweet in two.tweets("@ada")] == [posted.id]
+
+
 @pytest.mark.parametrize(
     ("number", "kinds"),
     [(signal.SIGINT, [Memcached]), (signal.SIGTERM, [Memcached, Redis]), (signal.SIGKILL, [])],
@@ -112,9 +126,7 @@ def test_a_cluster_serves_and_ends_with_who_started_it(
             break
     try:
         assert len(urls) == 2
-        posted = httpx.post(f"{urls[0]}/tweet", data={"user_name": "ada", "body": "hello"}).json()
-        shown = httpx.get(f"{urls[1]}/tweet/@ada").json()
-        assert [tweet["id"] for tweet in shown] == [posted["id"]]
+        asyncio.run(tell_and_be_told(*urls))
         assert httpx.get(f"{urls[1]}/status").json()["ranking"] == "ok"
         children = Path(f"/proc/{cluster.pid}/task/{cluster.pid}/children").read_text().split()
         assert len(children) == 2 + (len(kinds) or 3)
