@@ -80,6 +80,7 @@ def test_haproxy_is_told_what_its_file_asks_for_and_is_believed(composed: Mappin
         environment = composed["services"][f"rookery{number}"]["environment"]
         assert environment["ROOKERY_TRUSTED_PROXIES"] == f"{addresses['haproxy']}/32"
         assert haproxy["environment"][f"ROOKERY_SERVER{number}"] == f"{addresses[f'rookery{number}']}:5000"
+        assert int(environment["ROOKERY_DRAIN_SECONDS"]) >= 2, "one second to be asked, half a second to be believed"
 
 
 def test_what_is_mounted_and_built_is_there(composed: Mapping[str, Any]) -> None:
@@ -103,7 +104,7 @@ def test_images_are_pinned_and_nobody_is_root_who_need_not_be(composed: Mapping[
     ]
     images = [one["image"] for one in composed["services"].values()]
     for image in (*bases, *images):
-        assert re.search(r":[a-z-]*\d[\w.]*\.?[\w.-]*$", image), f"{image} is of no certain version"
+        assert re.search(r":(\d+\.\d+\.\d+|\w+-20\d{6})(-\w+)*$", image), f"{image} is of no certain version"
     for file in DOCKERFILES:
         users = [line.split()[1] for line in file.read_text().splitlines() if line.startswith("USER")]
         assert users[-1:]

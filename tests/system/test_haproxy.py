@@ -169,6 +169,72 @@ async def test_the_servers_know_who_asks_whatever_he_says(
     assert found == {address: [200, 200, 200, 429, 429] for address in found}
 
 
+# Who asks too much
+
+
+@pytest.fixture
+def strict(servers: list[Server], certificate: Path, tmp_path: Path) -> Iterator[HAProxy]:
+    """One that limits this machine as it does others."""
+    with started(HAProxy(tmp_path / "strict", addresses(servers), certificate, unlimited="192.0.2.0/24")) as proxy:
+        wait_until_all_are_up(proxy)
+        yield proxy
+
+
+async def test_one_address_has_a_thousand_requests_in_ten_seconds(strict: HAProxy, authority: Authority) -> None:
+    tls = ssl.create_default_context(cafile=authority.certificate)
+    reader, writer = await asyncio.open_connection("127.0.0.1", strict.tls_port, ssl=tls)
+    statuses: list[int] = []
+    head = ""
+    while len(statuses) < 1_500 and statuses[-1:] != [429]:
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        await reader.readexactly(int(head.partition("content-length: ")[2].split()[0]))
+        statuses.append(int(head.split()[1]))
+    writer.close()
+    assert statuses[:1_000] == [200] * 1_000
+    assert statuses[-1] == 429
+    assert "retry-after: 10" in head
+
+
+async def test_one_address_has_a_hundred_new_connections_a_second(strict: HAProxy) -> None:
+    async def connect() -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", strict.port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            told = await reader.readline()
+            writer.close()
+        except ConnectionError:
+            return False
+        return told.startswith(b"HTTP/1.1 308 ")
+
+    taken = [await connect() for _ in range(100)]
+    taken += await asyncio.gather(*(connect() for _ in range(100)))
+    assert all(taken[:100])
+    assert not all(taken[100:])
+
+
+async def test_one_address_has_500_connections(strict: HAProxy) -> None:
+    held: list[asyncio.StreamWriter] = []
+    answers: list[bool] = []
+
+    async def connect() -> None:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", strict.port)
+            held.append(writer)
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answers.append((await reader.readline()).startswith(b"HTTP/1.1 308 "))  # and is kept for nine seconds
+        except ConnectionError:
+            answers.append(False)
+
+    async with asyncio.TaskGroup() as tasks:
+        while all(answers) and len(answers) < 700:
+            tasks.create_task(connect())
+            await asyncio.sleep(0.012)  # less than a hundred a second
+    for writer in held:
+        writer.transport.abort()
+    assert answers.index(False) >= 500
+
+
 # Who takes his time
 
 
@@ -178,8 +244,10 @@ async def test_the_servers_know_who_asks_whatever_he_says(
     [
         b"GET /top HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
         b"POST /tweet HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{",
+        b"POST /tweet HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{"
+        + b" " * 20_000,  # more than HAProxy waits for before it sends it on
     ],
-    ids=["head", "body"],
+    ids=["head", "body", "rest of a body"],
 )
 async def test_slow_sockets_are_cut_and_others_go_on(
     proxy: HAProxy, authority: Authority, servers: list[Server], sent: bytes, through: str
@@ -220,6 +288,50 @@ async def test_slow_sockets_are_cut_and_others_go_on(
     assert len(lived) == SLOW_SOCKETS
     assert max(lived) < CUT_SECONDS
     assert answered > 10
+
+
+# Servers that break off
+
+
+class Breaking:
+    """A stand-in for two servers that are ready and end each POST without an answer. It counts what it was sent."""
+
+    def __init__(self) -> None:
+        self.sent: Counter[str] = Counter()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                method, path, *_ = head.split()
+                self.sent[path] += 1
+                if method == "post":
+                    break
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+
+async def test_only_what_may_be_done_twice_is_sent_again(
+    certificate: Path, authority: Authority, tmp_path: Path
+) -> None:
+    breaking = Breaking()
+    async with await asyncio.start_server(breaking.answer, "127.0.0.1", 0) as listening:
+        address = f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        proxy = HAProxy(tmp_path / "haproxy", [address, address], certificate)
+        await asyncio.to_thread(proxy.start)
+        try:
+            await asyncio.to_thread(wait_until_all_are_up, proxy)
+            for path, headers in (("/once", {}), ("/again", {"Idempotency-Key": "key"})):
+                async with client_of(proxy, authority) as http:
+                    assert (await http.post(path, json={}, headers=headers)).status_code in (502, 503)
+            async with client_of(proxy, authority) as http:
+                assert (await http.get("/")).status_code == 200
+                with pytest.raises(httpx.RemoteProtocolError):  # behind another request there is no answer
+                    await http.post("/behind", json={})
+        finally:
+            await asyncio.to_thread(proxy.stop)
+    assert breaking.sent["/once"] == breaking.sent["/behind"] == 1
+    assert breaking.sent["/again"] == 4, "and three more"
 
 
 # Servers that come and go

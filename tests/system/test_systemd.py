@@ -13,7 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.servers import running
 from tests.serving import running_server
+from tools.servers import Memcached
 from tools.servers.installing import require
 from tools.servers.process import free_port
 
@@ -65,6 +67,28 @@ def test_it_is_told_again_and_again_that_the_loop_turns(manager: Manager, tmp_pa
         assert [manager.next() for _ in range(5)] == ["WATCHDOG=1"] * 5
         server.process.terminate()
         assert manager.next_but("WATCHDOG=1") == "STOPPING=1"
+
+
+def test_it_is_told_for_workers_too_and_when_one_of_them_answers(manager: Manager, tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--cache", "memcached", "--cache-servers", running(Memcached).address)
+    env = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "150000"}
+    with running_server(tmp_path, *flags, env=env) as server:
+        assert manager.next_but("WATCHDOG=1") == "READY=1"
+        assert httpx.get(server.url + "/readyz").status_code == 200
+        assert [manager.next() for _ in range(5)] == ["WATCHDOG=1"] * 5
+        server.process.terminate()
+        assert manager.next_but("WATCHDOG=1") == "STOPPING=1"
+
+
+def test_workers_that_never_serve_are_never_ready(manager: Manager, tmp_path: Path) -> None:
+    (tmp_path / "rookery.db").write_text("not a database, but long enough to be looked at as one " * 20)
+    command = [sys.executable, "-m", "rookery", "serve", "--port", "0", "--data", str(tmp_path)]
+    command += ["--workers", "2", "--cache", "memcached"]
+    done = subprocess.run(
+        command, env={**os.environ, "NOTIFY_SOCKET": str(manager.path)}, capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert manager.next() == "STOPPING=1"
 
 
 def test_nobody_listens_and_nothing_happens(tmp_path: Path) -> None:

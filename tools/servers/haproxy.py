@@ -12,14 +12,20 @@ SHIPPED = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
 
 
 class HAProxy(Process):
-    """One HAProxy before two servers (`host:port`), with a PEM file of its key and certificate."""
+    """One HAProxy before two servers (`host:port`), with a PEM file of its key and certificate.
 
-    def __init__(self, folder: Path, servers: Sequence[str], certificate: Path, *, file: Path = SHIPPED) -> None:
+    `unlimited` is whom the limits of one address leave out, if not loopback as in the file.
+    """
+
+    def __init__(
+        self, folder: Path, servers: Sequence[str], certificate: Path, *, file: Path = SHIPPED, unlimited: str = ""
+    ) -> None:
         super().__init__(folder)
         self.port, self.tls_port, self.statistics_port = free_port(), free_port(), free_port()
         self._servers = servers
         self._certificate = certificate
         self._file = file
+        self._unlimited = unlimited
 
     def command(self) -> Sequence[str]:
         program, file = require("haproxy", "haproxy"), self._file
@@ -30,7 +36,8 @@ class HAProxy(Process):
         return [program, "-db", "-f", str(file)]
 
     def environment(self) -> Mapping[str, str]:
-        return {
+        unlimited = {"ROOKERY_UNLIMITED": self._unlimited} if self._unlimited else {}
+        return unlimited | {
             "ROOKERY_HTTP": f"127.0.0.1:{self.port}",
             "ROOKERY_HTTPS": f"127.0.0.1:{self.tls_port}",
             "ROOKERY_PEM": str(self._certificate),

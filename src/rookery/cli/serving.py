@@ -71,7 +71,7 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
             listener.close()  # whoever comes when they end finds nobody listening, and goes elsewhere
 
         with systemd.spoken_for():
-            if status := Workers(workers, run, stop).run():
+            if status := Workers(workers, run, lambda: systemd.tell("READY=1"), stop).run():
                 sys.exit(status)
 
 

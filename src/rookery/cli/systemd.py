@@ -58,10 +58,9 @@ async def tell_alive() -> None:
 
 @contextmanager
 def spoken_for() -> Iterator[None]:
-    """Tell it all this for workers as well, whom it does not hear: that they begin now, and that they are watched."""
+    """Tell it all this for workers as well, whom it does not hear: also that the process that watches them is alive."""
     global _speaker  # noqa: PLW0603 - what a fork takes along
     _speaker = os.getpid()
-    tell("READY=1")
     if pause := _pause():
         signal.signal(signal.SIGALRM, lambda *_: tell("WATCHDOG=1"))
         signal.setitimer(signal.ITIMER_REAL, pause, pause)  # a fork does not take it along

@@ -1,6 +1,7 @@
 """Several server processes on one listening socket, watched over by the one that started them."""
 
 import ctypes
+import fcntl
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from rookery.domain.errors import Failure
 
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _STOPPED_BY = (signal.SIGTERM, signal.SIGINT)
+_HEARD = (*_STOPPED_BY, signal.SIGIO)
 _WELL_SECONDS = 5.0
 """One that ends sooner is not replaced at once, so that those that always do don't take the machine."""
 _LONGEST_PAUSE = 30.0
@@ -27,7 +29,7 @@ Serve = Callable[[Callable[[], None], int], None]
 
 @dataclass(slots=True)
 class _Worker:
-    """A process that serves. It writes to a pipe when it begins to."""
+    """A process that serves. It writes to a pipe when it begins to, of which we hear by SIGIO."""
 
     number: int
     started: float
@@ -45,15 +47,19 @@ class _Worker:
 class Workers:
     """Runs `serve` in so many processes, and again in a new one for each that ends by itself.
 
-    It forks, so there must be no thread and no event loop yet. `on_stop` is called once, when they are to end.
+    It forks, so there must be no thread and no event loop yet. `on_ready` is called once, when the first of them
+    serves, and `on_stop` once, when they are to end.
     """
 
-    def __init__(self, many: int, serve: Serve, on_stop: Callable[[], None]) -> None:
+    def __init__(self, many: int, serve: Serve, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
         self._many = many
         self._serve = serve
+        self._on_ready = on_ready
         self._on_stop = on_stop
         self._running: dict[int, _Worker] = {}
         """By their process ids."""
+        self._served = False
+        """Whether any could ever serve."""
         self._stopping = False
         self._pause = 0.0
 
@@ -61,18 +67,19 @@ class Workers:
         """Run them until SIGTERM or SIGINT; the exit status. If as many end and none could ever serve, all end."""
         for number in _STOPPED_BY:
             signal.signal(number, lambda *_: self._stop())
+        signal.signal(signal.SIGIO, lambda *_: self._listen())
         for which in range(self._many):
             self._start(which)
-        served = failed = False
+        failed = False
         in_vain = 0
         while self._running:
             ended, status = os.wait()
-            served = served or any(worker.serves() for worker in self._running.values())
+            self._listen()
             worker = self._running.pop(ended)
             os.close(worker.told)
             lived = time.monotonic() - worker.started
             code = os.waitstatus_to_exitcode(status)
-            in_vain += not served
+            in_vain += not self._served
             if self._stopping:
                 failed = failed or code not in (0, *(-number for number in _STOPPED_BY))
             elif in_vain == self._many:
@@ -84,6 +91,12 @@ class Workers:
                 self._start(worker.number)
         return int(failed)
 
+    def _listen(self) -> None:
+        """See whether one of them begins to serve."""
+        if not self._served and any(worker.serves() for worker in self._running.values()):
+            self._served = True
+            self._on_ready()
+
     def _wait(self, seconds: float) -> None:
         """Wait, but no longer than until told to stop."""
         self._pause = seconds
@@ -93,25 +106,26 @@ class Workers:
 
     def _start(self, which: int) -> None:
         # A signal that comes meanwhile is the child's own when it can be: our handler would stop its siblings there.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPED_BY)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
         if not self._stopping:
             parent = os.getpid()
             told, tells = os.pipe()
+            fcntl.fcntl(told, fcntl.F_SETOWN, parent)
+            fcntl.fcntl(told, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
             number = os.fork()
             if not number:
                 os.close(told)
                 self._be_worker(parent, tells, which)
             os.close(tells)
-            os.set_blocking(told, False)
             self._running[number] = _Worker(which, time.monotonic(), told)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPED_BY)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
 
     def _be_worker(self, parent: int, tells: int, which: int) -> NoReturn:
         status = 1
         try:
-            for number in _STOPPED_BY:
+            for number in _HEARD:
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPED_BY)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
             ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
             if os.getppid() == parent:  # else it ended before we asked
                 self._serve(lambda: _tell(tells), which)
