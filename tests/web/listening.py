@@ -34,8 +34,8 @@ class Server:
         return {reading.labels["code"]: cast("int", reading.value) for reading in self._readings() if reading.labels}
 
     def held_bytes(self) -> int:
-        """What it said to keep of bodies."""
-        return next(cast("int", reading.value) for reading in self._readings() if reading.name == "bodies_held_bytes")
+        """What it said to keep of requests."""
+        return next(cast("int", reading.value) for reading in self._readings() if reading.name == "requests_held_bytes")
 
     def _readings(self) -> Iterable[Reading]:
         return self.connections.readings()

@@ -1,7 +1,10 @@
 """What a connection may do around its requests, on real sockets."""
 
 import asyncio
+import gc
 import socket
+import struct
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -40,16 +43,17 @@ async def test_a_head_has_32_kib(server: Server) -> None:
         b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200_000,
     ],
 )
-async def test_a_head_without_end_is_cut(server: Server, endless: bytes) -> None:
+async def test_a_head_without_end_is_cut_and_its_sender_learns_why(server: Server, endless: bytes) -> None:
     reader, writer = await server.connect()
+    answer = asyncio.create_task(reader.read())
     sent = 0
-    with suppress(ConnectionError):
-        while sent < len(endless) and not reader.at_eof():
-            writer.write(endless[sent : sent + 20_000])
-            await writer.drain()
-            sent += 20_000
-            await asyncio.sleep(0.001)
+    while sent < len(endless) and not answer.done():
+        writer.write(endless[sent : sent + 20_000])
+        await writer.drain()
+        sent += 20_000
+        await asyncio.sleep(0.001)
     assert sent < len(endless) / 2
+    assert problem(await answer) == (431, "head_too_large")
     assert server.asked == []
     writer.close()
 
@@ -213,12 +217,8 @@ async def test_chunk_extensions_have_a_bound(server: Server) -> None:
     assert server.asked == []
 
 
-@pytest.mark.parametrize(
-    ("bad", "answered"),
-    [(b"GARBAGE\r\n\r\n", 1), (head_of(MAX_HEAD_BYTES + 1), 2)],  # which is not all seen at once
-    ids=["garbage", "long head"],
-)
-async def test_what_is_bad_behind_a_request_does_not_take_its_answer(server: Server, bad: bytes, answered: int) -> None:
+@pytest.mark.parametrize("bad", [b"GARBAGE\r\n\r\n", head_of(MAX_HEAD_BYTES + 1)], ids=["garbage", "long head"])
+async def test_what_is_bad_behind_requests_does_not_take_their_answers(server: Server, bad: bytes) -> None:
     server.gate.clear()
     asking = asyncio.create_task(server.send(GET.replace(b"GET /", b"GET /one") + GET + bad + GET))
     while not server.asked:
@@ -226,8 +226,9 @@ async def test_what_is_bad_behind_a_request_does_not_take_its_answer(server: Ser
     await asyncio.sleep(0.02)  # for what is bad to be seen
     server.gate.set()
     answer = await asking
-    assert answer.count(b"HTTP/1.1") == answer.count(b"HTTP/1.1 200 OK") == answered
-    assert server.asked == [("/one", b""), ("/", b"")][:answered]
+    assert answer.count(b"HTTP/1.1") == answer.count(b"HTTP/1.1 200 OK") == 2
+    assert b"connection: close" in answer.partition(b"xx")[2]
+    assert server.asked == [("/one", b""), ("/", b"")]
 
 
 @pytest.mark.parametrize("ending", [b"GARBAGE\r\n\r\n", b"", CLOSE], ids=["garbage", "kept", "close"])
@@ -269,4 +270,73 @@ async def test_a_slow_reader_who_reads_gets_all(server: Server, monkeypatch: pyt
         read += len(some)
         await asyncio.sleep(0.002)  # a slow one
     assert read > BIG
+    writer.close()
+
+
+# What is left of a connection
+
+
+HALF = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", GET, GET + GET + b"GET /", HALF, GET + HALF, b"GARBAGE\r\n\r\n"],
+    ids=["nothing", "a request", "some of a head", "some of a body", "both", "garbage"],
+)
+@pytest.mark.parametrize("aborted", [True, False])
+async def test_one_that_is_closed_needs_no_garbage_collector(server: Server, sent: bytes, aborted: bool) -> None:
+    """Thousands may come and go in a second, and what they sent would lie about until it runs."""
+    gc.disable()
+    try:
+        _, writer = await server.connect()
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            while not (connections := server.server.server_state.connections):
+                await asyncio.sleep(0.001)
+            left = weakref.ref(next(iter(connections)))
+            del connections
+            while len(server.asked) < sent.count(b"GET / "):
+                await asyncio.sleep(0.001)
+            if aborted:
+                linger = struct.pack("ii", 1, 0)  # a reset, not an end
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                writer.transport.abort()
+            writer.close()
+            while left() is not None:
+                await asyncio.sleep(0.001)
+    finally:
+        gc.enable()
+
+
+async def test_a_server_that_stops_waits_for_the_rest_of_a_head(server: Server) -> None:
+    fresh, kept = await server.connect(), await server.connect()
+    kept[1].write(GET)
+    await kept[0].readuntil(b"\r\n\r\nxx")
+    for _, writer in (fresh, kept):
+        writer.write(b"GET /late HTTP/1.1\r\nHo")
+    async with asyncio.timeout(20):
+        while sum(connection._in_head for connection in server.server.server_state.connections) < 2:
+            await asyncio.sleep(0.001)
+        server.server.should_exit = True
+        while server.server.servers[0].is_serving():
+            await asyncio.sleep(0.001)
+        for reader, writer in (fresh, kept):
+            writer.write(b"st: x\r\n\r\n")
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 OK")
+            assert b"connection: close" in answer
+            writer.close()
+
+
+async def test_what_waits_behind_an_answer_that_nobody_reads_counts_with_all(server: Server) -> None:
+    server.gate.clear()
+    reader, writer = await server.connect()
+    writer.write(GET * 2_000 + CLOSE)
+    async with asyncio.timeout(20):
+        while server.held_bytes() < len(GET) * 1_500:
+            await asyncio.sleep(0.001)
+        server.gate.set()
+        assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 2_001
+        assert server.held_bytes() == 0
     writer.close()

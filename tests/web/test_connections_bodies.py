@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from rookery.web import connections
+from rookery.web.connections import SLICE_BYTES
 from rookery.web.decoding import MAX_BODY_BYTES
 from tests.web.listening import CLOSE, GET, Server, problem
 
@@ -90,8 +91,9 @@ async def test_an_application_that_waits_for_a_body_that_is_too_long_does_not_wa
     monkeypatch.setattr(connections, "BODY_SECONDS", 0.1)
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1%b\r\n\r\n"
     for zeros in (b"0" * 6, b"0" * 15):
-        assert await server.send(head % zeros, b"he") == b""
+        assert problem(await server.send(head % zeros, b"he")) == (408, "slow_body")
     assert server.asked == []
+    assert server.refused() == {"slow_body": 2}
 
 
 async def test_who_may_not_send_a_long_body_has_no_next_request_taken_for_it(server: Server) -> None:
@@ -152,15 +154,16 @@ async def test_who_waits_to_be_told_to_send_his_body_is_told(server: Server) -> 
 
 
 @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
-@pytest.mark.parametrize("body", [b"", b"some"])
+@pytest.mark.parametrize("body", [b"", b"some", b"much" * 5_000])
 async def test_the_application_need_not_wait_for_a_body_that_says_it_is_too_long(
     server: Server, expect: bytes, body: bytes
 ) -> None:
     """It refuses by the head alone, and the sender, who need not send it all, learns why."""
     server.reads = False
     head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + expect + b"Content-Length: %d\r\n\r\n"
-    answer = await server.send(head % (MAX_BODY_BYTES + 1) + body)
-    assert answer.startswith(b"HTTP/1.1 200 OK")
+    for before in (b"", GET):
+        answer = await server.send(before + head % (MAX_BODY_BYTES + 1) + body)
+        assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200 OK") == (2 if before else 1)
 
 
 @pytest.mark.parametrize("before", [b"", GET], ids=["first", "behind"])
@@ -215,3 +218,102 @@ async def test_a_body_in_chunks_of_a_byte_comes_through_and_trailers_are_dropped
 async def test_a_body_that_is_no_body_is_told_so(server: Server) -> None:
     answer = await server.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"nonsense\r\n")
     assert problem(answer) == (400, "malformed_request")
+
+
+async def test_a_body_that_nobody_asked_for_is_not_kept(server: Server) -> None:
+    server.reads = False
+    reader, writer = await server.connect()
+    for head in (b"Content-Length: 65536\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n10000\r\n"):
+        end = b"" if b"Length" in head else b"\r\n0\r\n\r\n"
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\n" + head + b"x" * 65_536 + end)
+        assert (await reader.readuntil(b"\r\n\r\nxx")).startswith(b"HTTP/1.1 200 OK")
+        (connection,) = server.server.server_state.connections
+        assert (len(connection.cycle.body), server.held_bytes()) == (0, 0)
+    writer.close()
+
+
+async def test_of_a_body_that_is_too_long_no_more_is_kept_than_shows_it(server: Server) -> None:
+    server.gate.clear()
+    server.reads = False
+    reader, writer = await server.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n80000\r\n" + b"x" * 0x80000)
+    async with asyncio.timeout(10):
+        while not server.asked:
+            await asyncio.sleep(0.001)
+        (connection,) = server.server.server_state.connections
+        assert MAX_BODY_BYTES < len(connection.cycle.body) <= MAX_BODY_BYTES + SLICE_BYTES
+        server.gate.set()
+        writer.write(b"\r\n0\r\n\r\n" + CLOSE)
+        assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 2
+    writer.close()
+
+
+async def test_who_is_with_the_application_is_not_refused_to_make_room(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_HELD_BYTES", 40_000)
+    server.gate.clear()
+    head = b"POST /%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    one, other = await server.connect(), await server.connect()
+    one[1].write(head % (b"one", 60_000) + b"x" * 20_000)
+    async with asyncio.timeout(10):
+        while not server.held_bytes():
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(connections, "MAX_HELD_BYTES", 100_000)
+        one[1].write(b"x" * 40_000)
+        while not server.asked:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(connections, "MAX_HELD_BYTES", 40_000)
+        other[1].write(head % (b"other", 60_000) + b"x" * 50_000)
+        assert problem(await other[0].read()) == (503, "busy")
+        server.gate.set()
+        assert (await one[0].read()).startswith(b"HTTP/1.1 200 OK")
+    for _, writer in (one, other):
+        writer.close()
+
+
+async def test_room_is_made_for_many_at_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2000\r\n\r\n"
+    many = [await server.connect() for _ in range(41)]
+    async with asyncio.timeout(10):
+        for _, writer in many[:40]:
+            writer.write(head + b"x" * 1_000)
+        while server.held_bytes() < 40_000:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(connections, "MAX_HELD_BYTES", 40_000)
+        many[40][1].write(head + b"x" * 1_000)
+        while server.held_bytes() > 36_000:
+            await asyncio.sleep(0.001)
+        assert 30_000 < server.held_bytes() <= 35_000
+        assert server.refused() == {"busy": 6}
+    for _, writer in many:
+        writer.close()
+
+
+async def test_who_still_sends_learns_why_he_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BODY_SECONDS", 0.1)
+    reader, writer = await server.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+    for _ in range(50):  # he looks for an answer when all is sent
+        writer.write(b"x" * 500)
+        await writer.drain()
+        await asyncio.sleep(0.01)
+    assert problem(await reader.read()) == (408, "slow_body")
+    writer.close()
+
+
+async def test_who_goes_on_sending_is_not_listened_to_for_ever(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    _, writer = await server.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+
+    async def go_on() -> None:
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(go_on(), 10)
+    writer.close()

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from rookery.services.accounts import Accounts
+from rookery.services.callers import NOBODY, Caller
 from rookery.services.top import Top
 from rookery.web import door
 from tests.web.conftest import Clock, Serve
@@ -58,6 +60,26 @@ async def test_more_requests_at_once_than_can_be_served_are_refused(
     go_on.set()
     assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200] * 3
     assert (await site.get("/top")).status_code == 200
+
+
+async def test_who_is_not_known_yet_is_under_way_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that hangs would keep any number of requests waiting."""
+    monkeypatch.setattr(door, "MAX_AT_ONCE", 3)
+    site = await serve()
+    begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(_: object, __: str) -> Caller:
+        begun.release()
+        await go_on.wait()
+        return NOBODY
+
+    monkeypatch.setattr(Accounts, "authenticate", slow)
+    asking = [asyncio.create_task(site.get("/top", headers={"Authorization": "Bearer x"})) for _ in range(3)]
+    for _ in range(3):
+        await begun.acquire()
+    refused(await site.get("/top"), 503, "busy")
+    go_on.set()
+    assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200] * 3
 
 
 async def test_each_answer_tells_where_its_address_stands(serve: Serve, clock: Clock) -> None:

@@ -6,7 +6,7 @@ nobody reads is not kept; an offer to upgrade is passed over; what can't be read
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -25,7 +25,7 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 128
 """Each costs some hundred bytes of memory, however short it is; browsers send twenty."""
 MAX_HELD_BYTES = 64 * 1024 * 1024
-"""All bodies of a process together that are not all there yet."""
+"""All together that a process keeps of requests which are not all there, or wait behind another."""
 SLICE_BYTES = 4 * 1024
 """So much is parsed at once: a segment may hold ten thousand requests, and each parsed one costs two kilobytes."""
 MAX_AROUND_BODY_BYTES = 512 * 1024
@@ -34,6 +34,8 @@ HEAD_SECONDS = 4.0
 """From the connection, or on a kept one from a request's first byte, until its head is there."""
 BODY_SECONDS = 4.0
 """From the head until the body is there; 64 KiB take less on any line that is alive."""
+LINGER_SECONDS = 1.0
+"""How long what comes is passed over after a refusal: a close at once would take the answer from who still sends."""
 UNREAD_SECONDS = 30.0
 """How long an answer may wait for a reader who takes nothing of it."""
 _SLOW_HEAD = Refusal(408, "slow_head", "The request's head did not arrive in time.")
@@ -59,16 +61,25 @@ class Connections:
         return BoundedProtocol(self, **given)
 
     def hold(self, connection: "BoundedProtocol", size: int) -> None:
-        """Note how much of a body a connection keeps. Past the bound of all, whoever keeps most is refused."""
+        """Note how much a connection keeps. Past the bound of all, those who keep most are refused."""
         self._held_bytes += size - self._holding.pop(connection, 0)
         if size:
             self._holding[connection] = size
             if self._held_bytes > MAX_HELD_BYTES:
-                max(self._holding, key=self._holding.__getitem__).refuse(_BUSY)
+                self._make_room()
+
+    def _make_room(self) -> None:
+        """An eighth of all, so that thousands who come with little are not each looked through for one."""
+        for connection in sorted(self._holding, key=self._holding.__getitem__, reverse=True):
+            if self._held_bytes <= MAX_HELD_BYTES * 7 // 8:
+                break
+            connection.refuse(_BUSY)
 
     def readings(self) -> Iterable[Reading]:
         """Why requests were refused, and what is kept of those that are not all there."""
-        yield Reading("bodies_held_bytes", "Bodies that are not all there yet.", self._held_bytes)
+        yield Reading(
+            "requests_held_bytes", "What is kept of requests that wait for their rest or for others.", self._held_bytes
+        )
         for code, many in self.refused.items():
             yield Reading(
                 "connections_refused_total",
@@ -81,12 +92,10 @@ class Connections:
 class _Flow(FlowControl):
     """uvicorn's, which reads on as soon as a request is answered; here only when nothing waits that was read before."""
 
-    def __init__(self, transport: asyncio.Transport, is_behind: Callable[[], bool]) -> None:
-        super().__init__(transport)
-        self._is_behind = is_behind
+    is_behind = False
 
     def resume_reading(self) -> None:
-        if not self._is_behind():
+        if not self.is_behind:
             super().resume_reading()
 
 
@@ -107,6 +116,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes that came since the message began or its head ended and are not its body's."""
         self._running: RequestResponseCycle | None = None
         """The request that is being answered; `cycle` is the newest, which may wait behind it."""
+        self._is_last = False
+        """Whether the head that is to come is the last one."""
         self._ended = False
         self._lost = False
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -117,7 +128,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type] # its own type is narrower than asyncio's
-        self.flow = _Flow(self.transport, self._is_behind)
+        self.flow: _Flow = _Flow(self.transport)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,6 +136,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._all.refused.add("incomplete_body")
         self._lost = True
         self._take_no_more()
+        self._drop_waiting()
+        self._unset_keepalive_if_required()
         if self._unread_timer is not None:
             self._unread_timer.cancel()
         if self._running is not None:
@@ -138,27 +151,26 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         """Parse what came until a request waits behind another."""
-        while self._to_parse and not self.pipeline:
-            data, self._to_parse = self._to_parse[:SLICE_BYTES], self._to_parse[SLICE_BYTES:]
-            self._parse(data)
+        came, at = self._to_parse, 0
+        while at < len(came) and not self.pipeline and not self._ended:
+            self._parse(came[at : at + SLICE_BYTES])
+            at += SLICE_BYTES
+            if self._held:
+                self._await_body(self._held[0], is_all=at >= len(came))
         if self._ended:
             return
-        if self._is_behind():
-            self.flow.pause_reading()
+        self._to_parse = came[at:]
         if self._held:
-            self._await_body(self._held[0])
-        self._all.hold(self, len(self.cycle.body) if self._is_body_coming() else 0)
-
-    def _is_body_coming(self) -> bool:
-        newest: RequestResponseCycle | None = self.cycle
-        return newest is not None and newest.more_body and not newest.response_complete
-
-    def _is_behind(self) -> bool:
-        return bool(self._to_parse or self.pipeline)
+            self._await_body(self._held[0], is_all=True)
+        self.flow.is_behind = bool(self._to_parse or self.pipeline)
+        if self.flow.is_behind:
+            self.flow.pause_reading()
+        waiting = (cycle for cycle, _ in [*self.pipeline, *filter(None, [self._held])])
+        self._all.hold(self, len(self._to_parse) + sum(len(cycle.body) for cycle in waiting))
 
     def _parse(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._late_timer is None and not self._is_answering():
+        if self._late_timer is None and not self._held and not self._is_answering():
             self._await_head()  # also while nothing but line ends comes, or the rest of a body that nobody waits for
         self._around += len(data)
         try:
@@ -220,10 +232,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_upgrade = self.parser.should_upgrade()
         if not self._ended and not self._is_upgrade:
             super().on_headers_complete()
+            self.cycle.keep_alive &= not self._is_last
 
     def on_body(self, body: bytes) -> None:
         self._around -= len(body)
-        if self._ended:
+        if self._ended or len(self.cycle.body) > MAX_BODY_BYTES:  # no more of it is needed to refuse it
             return
         super().on_body(body)
         if self._held:
@@ -238,15 +251,18 @@ class BoundedProtocol(HttpToolsProtocol):
     def _await_head(self) -> None:
         self._late_timer = self.loop.call_later(HEAD_SECONDS, self._is_late)
 
-    def _await_body(self, cycle: RequestResponseCycle) -> None:
-        """Wait for what did not come with the head. If it is too much, the application need not wait to say so."""
+    def _await_body(self, cycle: RequestResponseCycle, *, is_all: bool) -> None:
+        """Wait for what did not come yet. If it is too much, the application need not wait to say so.
+
+        `is_all` says that what came was looked at to its end.
+        """
         begun = self._late_timer is None
         if begun:
             self._late_timer = self.loop.call_later(BODY_SECONDS, self._is_late)
         if len(cycle.body) > MAX_BODY_BYTES or (begun and _declares_too_much(cycle)):
             cycle.keep_alive &= not cycle.waiting_for_100_continue  # its body will not come
             self._let_in()
-        elif cycle.waiting_for_100_continue:
+        elif cycle.waiting_for_100_continue and is_all:
             cycle.waiting_for_100_continue = False
             if cycle.scope["http_version"] == "1.1":
                 self.transport.write(STATUS_LINE[100] + b"\r\n")
@@ -258,11 +274,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _is_late(self) -> None:
         self._late_timer = None
-        if self._in_head and self._is_behind():
+        if self._in_head and self.flow.is_behind:
             self._await_head()  # it is we who are late
         elif self._in_head:
             self.refuse(_SLOW_HEAD)
-        elif self._held:
+        elif self._held or self._is_body_awaited():
             self.refuse(_SLOW_BODY)
         else:
             self._end()
@@ -284,53 +300,87 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
 
-    def _owes_answer(self) -> bool:
-        """Whether a request that is all here is being answered, or one whose answer has begun."""
+    def _is_body_awaited(self) -> bool:
+        """Whether a request is with the application that is not all there, and its answer has not begun."""
         running = self._running
-        return running is not None and self._is_answering() and (running.response_started or not running.more_body)
+        return running is not None and self._is_answering() and running.more_body and not running.response_started
+
+    def _owes_answer(self) -> bool:
+        """Whether a request that is all here is being answered, or one whose answer has begun; others may wait."""
+        return self._is_answering() and not self._is_body_awaited()
 
     def refuse(self, failure: Failure) -> None:
-        """Answer what never becomes a request, and close; an answer that is under way is the last one."""
+        """Answer what never becomes a request, and close; answers that are owed are the last ones."""
         if self._ended:
             return
         self._all.refused.add(failure.code)
-        if not self._owes_answer():
-            self.transport.write(_answer_to(failure))
-        self._end()
+        if self._owes_answer():
+            self._end()
+            return
+        self.transport.write(_answer_to(failure))
+        self._take_no_more()
+        self._give_up_running()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._late_timer = self.loop.call_later(LINGER_SECONDS, self._close)
+        self.flow.resume_reading()
 
     def _end(self) -> None:
         """Read no more, and close when what is owed is answered."""
         self._take_no_more()
-        running = self._running
-        if running is not None and self._owes_answer():
-            running.keep_alive = False
-            return
-        if running is not None and self._is_answering():
-            self._disconnect(running)  # its body will not come
+        if self._running is not None and self._owes_answer():
+            last = self.pipeline[0][0] if self.pipeline else self._running
+            last.keep_alive = False
+        else:
+            self._give_up_running()
+            self._close()
+
+    def _close(self) -> None:
         self.transport.close()
         self._watch_reader()
 
     def _take_no_more(self) -> None:
+        """Keep nothing of what came but requests that are whole and wait to be answered."""
         self._ended = True
         self._stop_waiting()
-        self._held = None
+        if self._held:
+            _forget(self._held[0])
+            self._held = None
         self._to_parse = b""
-        self.pipeline.clear()
+        self.flow.is_behind = False
+        if self.pipeline and self.pipeline[0][0].more_body:
+            _forget(self.pipeline.popleft()[0])
         self._all.hold(self, 0)
+
+    def _drop_waiting(self) -> None:
+        while self.pipeline:
+            _forget(self.pipeline.pop()[0])
+
+    def _give_up_running(self) -> None:
+        """Tell an application that waits for a body that it will not come."""
+        if self._running is not None and self._is_answering():
+            self._disconnect(self._running)
 
     def _disconnect(self, cycle: RequestResponseCycle) -> None:
         cycle.disconnected = True
         cycle.message_event.set()
 
     def on_response_complete(self) -> None:
+        if self._running is not None:
+            self._running.body = bytearray()  # which nobody may have asked for
         super().on_response_complete()
         if self.transport.is_closing():
+            self._take_no_more()
+            self._drop_waiting()
             self._watch_reader()
         else:
             self._go_on()
             self.flow.resume_reading()
 
     def shutdown(self) -> None:
+        if self._in_head and not self._is_answering():
+            self._is_last = True  # it is the next thing that is owed
+            return
         super().shutdown()
         if self.transport.is_closing():
             self._watch_reader()
@@ -362,6 +412,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._watch_reader()
         else:
             self.transport.abort()
+
+
+def _forget(cycle: RequestResponseCycle) -> None:
+    """Let go of a request that nobody will answer: it holds its connection, and that holds it."""
+    cycle.on_response = _do_nothing
+    cycle.body = bytearray()
+
+
+def _do_nothing() -> None: ...
 
 
 def _declares_too_much(cycle: RequestResponseCycle) -> bool:

@@ -99,6 +99,7 @@ class Door:
         Raises:
             Failure: with what the answer shall say.
         """
+        self._begin(visit)
         options, headers, scope = self._options, visit.headers, visit.scope
         address = limited_as(self._addresses.client(peer, headers))
         caller, refused = NOBODY, None
@@ -119,7 +120,6 @@ class Door:
         set_caller(scope, caller, address)
         if options.rate_limits:
             set_password_limit(scope, lambda most: self._limiter.count(f"passwords/{most} {address}", most).require())
-        self._begin(visit)
 
     def _begin(self, visit: "_Visit") -> None:
         """Take a place among the requests under way.
@@ -219,7 +219,7 @@ def _receiving(receive: Receive) -> Receive:
     async def receive_body() -> Any:
         message: Any = await receive()
         if message["type"] == "http.disconnect":
-            raise Refusal(400, "incomplete_body", "The body ended before it was all there.")
+            raise Refusal(400, "incomplete_body", "Whoever sent this went away.")
         return message
 
     return receive_body
