@@ -72,6 +72,12 @@ def do_without(missing: Missing) -> NoReturn:
     pytest.skip(str(missing))
 
 
+def need_root(why: str) -> None:
+    """Pass over what only root can do."""
+    if os.geteuid():
+        do_without(Missing(why))
+
+
 def _start(server: Process | Ring | RedisCluster) -> None:
     try:
         server.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import do_without
+from tests.servers import do_without, need_root
 from tests.system import debian
 from tests.system.debian import Debian
 from tools.servers.installing import Missing
@@ -60,8 +60,7 @@ esac
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
-    if os.geteuid() != 0:
-        pytest.skip("only root makes a Debian")
+    need_root("only root makes a Debian")
     folder = tmp_path_factory.mktemp("debian") / "root"
     try:
         yield debian.fresh(folder)

@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -87,12 +88,14 @@ async def test_every_request_is_filed_once_by_host_and_day(server: Server, centr
     assert server.out() == "", "it goes there instead of stdout"
 
 
-async def test_one_log_server_for_all_files_them_too(authority: Authority, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_one_log_server_for_all_files_them_too(authority: Authority, tmp_path: Path, tls: bool) -> None:
     own = authority.sign("alone", "127.0.0.1")
     shipped = SHIPPED / "alone.conf"
+    trusting = ("--log-tls-authority", str(authority.certificate)) if tls else ()
     with (
-        started(Rsyslog(tmp_path / "alone", shipped, authority=authority.certificate, own=own)) as alone,
-        running_server(tmp_path, "--log-server", alone.address) as server,
+        started(Rsyslog(tmp_path / "alone", shipped, authority=authority.certificate, own=own, tls=tls)) as alone,
+        running_server(tmp_path, "--log-server", alone.address, *trusting) as server,
     ):
         async with httpx.AsyncClient(base_url=server.url) as http:
             ids = {(await http.get("/top")).headers["x-request-id"] for _ in range(20)}
@@ -124,6 +127,46 @@ async def test_the_log_server_killed_under_load_holds_up_nobody_and_misses_nothi
         await asyncio.gather(*tasks)
     found = await until_all(central, ids)
     assert {request: times for request, times in found.items() if times != 1} == {}
+
+
+def send_lines(local: Rsyslog, numbers: range) -> None:
+    """Lines as Rookery sends them, with these for the requests' ids, as fast as they are taken."""
+    with socket.create_connection(("127.0.0.1", local.port)) as connection:
+        for number in numbers:
+            line = f'<134>1 2026-11-25T00:00:00.{number:06}Z box rookery 1 - - {{"request_id": "{number}"}}'.encode()
+            connection.sendall(b"%d %b" % (len(line), line))
+
+
+def until_it_rests(folder: Path) -> int:
+    """Until its files grow no more; their bytes."""
+    limit = time.monotonic() + 30
+    sizes: list[int] = []
+    while len(sizes) < 10 or len(set(sizes[-10:])) > 1:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+        sizes.append(sum(file.stat().st_size for file in folder.iterdir()))
+    return sizes[-1]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_what_waits_is_on_the_disk_and_outlives_the_local_one(
+    local: Rsyslog, central: Rsyslog, killed: bool
+) -> None:
+    """But for some: a thousand may be in memory, and some were on their way to the central one when that was killed."""
+    lines, in_memory, on_their_way = 5_000, 1_000 if killed else 0, 100
+    central.kill()
+    await asyncio.to_thread(send_lines, local, range(lines))
+    assert await asyncio.to_thread(until_it_rests, local.spool) > 1_000_000
+    if killed:
+        local.kill()
+    else:
+        local.stop()
+    local.start()
+    central.start()
+    async with asyncio.timeout(ARRIVED_SECONDS):
+        while len(found := filed(central)) < lines - in_memory - on_their_way:
+            await asyncio.sleep(0.2)
+    assert set(found.values()) == {1}
 
 
 class Filer:
