@@ -152,8 +152,8 @@ def until_it_rests(folder: Path) -> int:
 async def test_what_waits_is_on_the_disk_and_outlives_the_local_one(
     local: Rsyslog, central: Rsyslog, killed: bool
 ) -> None:
-    """But for some: a thousand may be in memory, and some were on their way to the central one when that was killed."""
-    lines, in_memory, on_their_way = 5_000, 1_000 if killed else 0, 100
+    """But for some that were on their way to the central one when it was killed, or to the disk."""
+    lines, on_their_way = 5_000, 200
     central.kill()
     await asyncio.to_thread(send_lines, local, range(lines))
     assert await asyncio.to_thread(until_it_rests, local.spool) > 1_000_000
@@ -164,7 +164,7 @@ async def test_what_waits_is_on_the_disk_and_outlives_the_local_one(
     local.start()
     central.start()
     async with asyncio.timeout(ARRIVED_SECONDS):
-        while len(found := filed(central)) < lines - in_memory - on_their_way:
+        while len(found := filed(central)) < lines - on_their_way:
             await asyncio.sleep(0.2)
     assert set(found.values()) == {1}
 
