@@ -29,6 +29,7 @@ NAMES = (
     "visibility",
     "graph",
     "retweet",
+    "backup",
     "slow",
     "production",
 )

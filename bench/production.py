@@ -1,8 +1,8 @@
 """What a restart and a dead log server cost: no request fails with HAProxy's retries, and answers take as long as ever.
 
 Two servers on one Redis and memcached behind the HAProxy that we ship are restarted, and killed, in turns under load:
-as it is configured, and without retries and redispatch. A server that sends its log to a local rsyslog, whose central
-one is killed for a minute, is asked as often as one whose central one goes on.
+as it is configured, and without retries and redispatch. A server that sends its log to a local rsyslog is asked while
+the central one is up and while it is killed, in turns, for a minute each.
 """
 
 import asyncio
@@ -119,48 +119,60 @@ async def _under_load(url: str, authority: Path, work: Callable[[], None]) -> tu
 
 
 def _log(plan: Plan, authority: Authority) -> Table:
-    rows = []
-    seconds = plan.pick(60, 5)
-    for how in ("up", "killed"):
-        folder = plan.scratch / f"log-{how}"
-        folder.mkdir()
-        own = authority.sign(how, "127.0.0.1")
-        central = Rsyslog(
-            folder / "central", shipped_rsyslog.SHIPPED / "central.conf", authority=authority.certificate, own=own
-        )
-        local = Rsyslog(
-            folder / "local",
-            shipped_rsyslog.SHIPPED / "rookery.conf",
-            authority=authority.certificate,
-            own=own,
-            central=central.port,
-        )
-        with ExitStack() as stack:
-            for one in (central, local):
-                stack.enter_context(one)
-            server = stack.enter_context(rookery(folder, "--log-server", local.address))
-            if how == "killed":
-                central.kill()
-            took, ids = asyncio.run(_asked(server.port, seconds))
-            if how == "killed":
-                central.start()
-            filed = _filed(central, ids)
-            row = [millis(percentile(took, 50)), millis(percentile(took, 99)), millis(max(took))]
-            rows.append([f"the log server {how}", f"{len(ids):,}", *row, f"{filed[0]:,}", f"{filed[1]:,}"])
-    head = ["for " + str(seconds) + " s", "requests", "p50", "p99", "max", "ids filed once", "twice"]
-    return Table("Answers while the central log server is away", head, rows)
+    turns, seconds = plan.pick(3, 1), plan.pick(20, 5)
+    folder = plan.scratch / "log"
+    folder.mkdir()
+    own = authority.sign("log", "127.0.0.1")
+    files = shipped_rsyslog.SHIPPED
+    central = Rsyslog(folder / "central", files / "central.conf", authority=authority.certificate, own=own)
+    local = Rsyslog(
+        folder / "local", files / "rookery.conf", authority=authority.certificate, own=own, central=central.port
+    )
+    took: dict[str, list[list[float]]] = {"up": [], "killed": []}
+    ids: dict[str, set[str]] = {"up": set(), "killed": set()}
+    with ExitStack() as stack:
+        for one in (central, local):
+            stack.enter_context(one)
+        server = stack.enter_context(rookery(folder, "--log-server", local.address))
+        for _ in range(turns):
+            for how, turns_of_it in took.items():
+                if how == "killed":
+                    central.kill()
+                answered = asyncio.run(_asked(server.port, seconds))
+                turns_of_it.append([seconds for seconds, _ in answered])
+                ids[how].update(one for _, one in answered)
+                if how == "killed":
+                    central.start()
+                _filed(central, ids[how])  # until all are there, so that the next turn is not burdened
+        rows = []
+        for how, answers in took.items():
+            all_of_them = [one for turn in answers for one in turn]
+            once, twice = _filed(central, ids[how])
+            p99s = " ".join(millis(percentile(turn, 99)) for turn in answers)
+            row = [millis(percentile(all_of_them, 50)), millis(percentile(all_of_them, 99)), p99s]
+            rows.append([how, f"{len(ids[how]):,}", *row, millis(max(all_of_them)), f"{once:,}", f"{twice:,}"])
+    head = ["the central log server", "requests", "p50", "p99", "p99 by turn", "max", "ids filed once", "twice"]
+    title = f"{CLIENTS} clients while the central log server is up, and away, {turns} × {seconds} s each in turns"
+    return Table(title, head, rows)
 
 
-async def _asked(port: int, seconds: float) -> tuple[list[float], set[str]]:
-    took: list[float] = []
-    ids: set[str] = set()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-        until = time.perf_counter() + seconds
+async def _asked(port: int, seconds: float) -> list[tuple[float, str]]:
+    """How long each answer took, and its id."""
+    found: list[tuple[float, str]] = []
+    until = time.perf_counter() + seconds
+
+    async def ask() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while (begun := time.perf_counter()) < until:
-            ids.add((await http.get("/livez")).headers["x-request-id"])
-            took.append(time.perf_counter() - begun)
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            await reader.readexactly(int(head.partition("content-length: ")[2].split()[0]))
+            found.append((time.perf_counter() - begun, head.partition("x-request-id: ")[2].split()[0]))
             await asyncio.sleep(0.005)
-    return took, ids
+        writer.close()
+
+    await asyncio.gather(*(ask() for _ in range(CLIENTS)))
+    return found
 
 
 def _filed(central: Rsyslog, ids: set[str]) -> tuple[int, int]:

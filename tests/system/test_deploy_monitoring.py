@@ -2,15 +2,19 @@
 
 import json
 import re
+import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 
+from tests.servers import running
 from tests.serving import running_server
-from tests.web.test_metrics import documented
+from tests.web.test_metrics import documented, expect_documented
+from tools.servers import Memcached, Redis
 from tools.servers.installing import require
 from tools.servers.process import free_port
 
@@ -21,22 +25,43 @@ COMMON = re.compile(r"process_\w+|python_\w+|up")
 """What every program that speaks to Prometheus shows."""
 
 
-def expressions() -> list[str]:
+PROMETHEUS_OWN = {"instance", "job", "le"}
+"""Labels that it gives, or histograms have."""
+
+
+def expressions() -> list[tuple[str, str]]:
+    """What is asked for, and the text with the labels of what comes back."""
     rules = yaml.safe_load(RULES.read_text())
-    found = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    found = [(rule["expr"], rule["annotations"]["summary"]) for group in rules["groups"] for rule in group["rules"]]
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    return found + [target["expr"] for panel in panels for target in panel["targets"]]
+    return found + [(target["expr"], target["legendFormat"]) for panel in panels for target in panel["targets"]]
 
 
 def metrics_of(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:rookery|process|python)_\w+|\bup\b", expression))
 
 
-@pytest.mark.parametrize("expression", expressions())
-def test_every_metric_in_it_exists(expression: str) -> None:
+def labels_of(expression: str, told: str) -> set[str]:
+    """Those by which it picks and sums, and those that are told of what comes back."""
+    lists = [inside for found in re.findall(r"\{([^}]*)\}|\bby \(([^)]*)\)", expression) for inside in found]
+    named = {word for part in lists for word in re.findall(r"\b([a-z_]+)\b(?=\s*(?:=|,|$))", part)}
+    return (named | set(re.findall(r"\{\{\s*(?:\$labels\.)?(\w+)", told))) - PROMETHEUS_OWN
+
+
+@pytest.mark.parametrize(("expression", "told"), expressions())
+def test_every_metric_and_label_in_it_exists(expression: str, told: str) -> None:
     named = {re.sub(r"(_seconds|_batch)_(bucket|count|sum)$", r"\1", name) for name in metrics_of(expression)}
     assert named, "else it asks for nothing of ours"
-    assert {name for name in named if not COMMON.fullmatch(name)} <= documented()
+    known = documented()
+    ours = {name for name in named if not COMMON.fullmatch(name)}
+    assert ours <= known.keys()
+    for name in ours:
+        assert labels_of(expression, told) <= known[name], name
+
+
+def test_labels_are_found_wherever_they_stand() -> None:
+    expression = 'sum by (call, le) (rate(a{method="GET", status=~"5..",job="rookery"}[5m])) / sum(b) by (kind)'
+    assert labels_of(expression, "{{ $labels.part }} {{code}}") == {"call", "method", "status", "kind", "part", "code"}
 
 
 def test_every_alert_tells_what_it_is_and_what_to_do() -> None:
@@ -59,11 +84,33 @@ def test_prometheus_takes_the_rules() -> None:
     promtool("check", "rules", "--lint=all", str(RULES))
 
 
-def test_prometheus_takes_what_a_server_shows(tmp_path: Path) -> None:
+def elsewhere() -> list[str]:
+    """All parts that a server may have beside it, and a log server that is not there."""
+    keeping = running(Redis).address
+    flags = ["--store", "redis", "--store-servers", keeping, "--ranking", "redis", "--ranking-servers", keeping]
+    return [
+        *flags,
+        "--cache",
+        "memcached",
+        "--cache-servers",
+        running(Memcached).address,
+        "--log-server",
+        "127.0.0.1:9",
+    ]
+
+
+@pytest.mark.parametrize("flags", [list, elsewhere], ids=["alone", "elsewhere"])
+def test_prometheus_takes_what_a_server_shows(flags: Callable[[], list[str]], tmp_path: Path) -> None:
     port = free_port()
-    with running_server(tmp_path, "--metrics-port", str(port)) as server:
+    with running_server(tmp_path, "--metrics-port", str(port), *flags()) as server:
         httpx.post(f"{server.url}/tweet", json={"user_name": "ada", "body": "one"}).raise_for_status()
+        httpx.get(f"{server.url}/feed/@ada").raise_for_status()
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
         shown = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         assert httpx.get(f"{server.url}/metrics").status_code == 404, "they are not for everyone"
-    assert "rookery_request_seconds_count" in shown
+    for name in ("rookery_request_seconds_count", "rookery_connections_refused_total", "rookery_cache_reads_total"):
+        assert f"\n{name}{{" in shown
+    expect_documented(shown)
     promtool("check", "metrics", stdin="".join(f"{line}\n" for line in shown.splitlines() if "python_" not in line))

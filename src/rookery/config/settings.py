@@ -139,7 +139,8 @@ class Settings:
         "drain_seconds",
         whole(0, 3600),
         "0",
-        "How long a server that is told to stop goes on answering as unready, until a load balancer has seen it.",
+        "How long a server that is told to stop goes on answering as unready, until a load balancer has seen it. "
+        "The units of systemd leave time for 60.",
     )
 
     store: StoreKind = _setting("store", one_of(StoreKind), "sqlite", "What keeps users, follows and tweets.")
