@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from statistics import median
 
@@ -28,10 +29,11 @@ def run(plan: Plan) -> list[Table]:
     chance = random.Random(1)
     lines = plan.scratch / "tweets.csv"
     with lines.open("w") as file:
-        file.write("user,text,key\n")
+        file.write("user,text,created_at,key\n")
+        begun = datetime(2026, 1, 1, tzinfo=UTC)
         for number in range(tweets):
             text = "".join(chance.choices(string.ascii_letters, k=140))
-            file.write(f"user{number % AUTHORS},{text},{number}\n")
+            file.write(f"user{number % AUTHORS},{text},{(begun + timedelta(seconds=number)).isoformat()},{number}\n")
     data = plan.scratch / "data"
     data.mkdir()
     columns = ("--author-column", "user", "--body-column", "text", "--key-column", "key")

@@ -301,7 +301,8 @@ uninstall() {
     if has_systemd; then
         note_running
         halt
-        systemctl disable rookery.socket rookery.service || true
+        local links=(/etc/systemd/system/*.wants/rookery@?*.service)
+        systemctl disable rookery.socket rookery.service "${links[@]##*/}" || true
     fi
     rm -rf "$units"/rookery.service "$units"/rookery@.service "$units"/rookery.socket /usr/sbin/rookery \
         /usr/share/doc/rookery "$program"

@@ -38,7 +38,12 @@ class Debian:
     @contextmanager
     def serving(self, port: int, *flags: str) -> Iterator[str]:
         """`rookery serve`, as root starts it; its address."""
-        command = ["rookery", "serve", "--port", str(port), *flags]
+        with self.running(port, "rookery", "serve", "--port", str(port), *flags) as url:
+            yield url
+
+    @contextmanager
+    def running(self, port: int, *command: str) -> Iterator[str]:
+        """A command that serves on a port; its address. In the end it is told to stop, and must do so well."""
         with (self.root / "serve.log").open("ab") as log:
             process = subprocess.Popen(self._inside(command), env=_environment(), stdout=log, stderr=log)
         url = f"http://127.0.0.1:{port}"

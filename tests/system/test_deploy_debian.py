@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -151,6 +151,7 @@ def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
         assert "0.1.0" in refused.splitlines()[-1]
         assert bodies(url) == ["hello"]
     assert_units_run_what_is_there(box, UNITS)
+    assert_several_run_beside_each_other(box)
 
     # The next version, and back.
     assert f"upgraded to {NEXT}" in box.run(f"/next/{SCRIPT}").stderr
@@ -228,8 +229,12 @@ def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
     assert all(running <= stop for stop in stops), "a socket that stays would start the service again"
 
     # Away: the data stays.
+    links = box.path("/etc/systemd/system/multi-user.target.wants")
+    links.mkdir(parents=True, exist_ok=True)
+    (links / "rookery@two.service").symlink_to(f"{UNITS}/rookery@.service")
     box.run(f"/src/{SCRIPT}", "--uninstall")
     assert units(box) == set()
+    assert "disable rookery.socket rookery.service rookery@two.service" in box.path("/systemctl.log").read_text()
     for path in ("/usr/sbin/rookery", "/opt/rookery", f"{UNITS}/rookery.service", "/usr/share/doc/rookery"):
         assert not os.path.lexists(box.path(path))
     assert box.path("/var/lib/rookery/rookery.db").exists()
@@ -252,6 +257,27 @@ def with_systemd(box: Debian) -> None:
 def units(box: Debian) -> set[str]:
     """What runs."""
     return {file.name for file in box.path("/units").iterdir()}
+
+
+def assert_several_run_beside_each_other(box: Debian) -> None:
+    """As rookery@.service starts them, each with a folder that systemd would make."""
+    unit = box.path(f"{UNITS}/rookery@.service").read_text()
+    options = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
+    with ExitStack() as stack:
+        urls = []
+        for name in ("two", "three"):
+            port = free_port()
+            folder = f"/var/lib/{options['StateDirectory'].replace('%i', name)}"
+            box.run("install", "-d", "-o", options["User"], "-g", options["Group"], "-m", "0700", folder)
+            box.path(f"/etc/rookery/{name}.toml").write_text(f'port = {port}\ndata = "{folder}"\n')
+            command = options["ExecStart"].replace("%i", name).split()
+            urls.append(stack.enter_context(box.running(port, *command)))
+        for url in urls:
+            post(url, f"hello to {url}", sign_up(url))
+        for url in urls:
+            assert bodies(url) == [f"hello to {url}"]
+    for name in ("two", "three"):
+        box.path(f"/etc/rookery/{name}.toml").unlink()
 
 
 def assert_units_run_what_is_there(box: Debian, folder: str) -> None:

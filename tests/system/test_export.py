@@ -1,14 +1,18 @@
 """A person's own data, and that another Rookery takes it."""
 
+import asyncio
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
+from rookery.cli import main
 from rookery.client import Client
+from rookery.services import exporting
 from tests.serving import running_server
 from tests.system.commands import rookery
 
@@ -70,6 +74,31 @@ async def test_another_rookery_takes_it(archive: Path, tmp_path: Path) -> None:
             assert [(tweet.body, tweet.title) for tweet in found] == [('Hello, "world",\nand all', "A title")]
             assert f"{found[0].created_at:%Y-%m-%dT%H:%M:%S}" == written[0]["created_at"][:19]
             assert [user.name async for user in client.followees("@ada")] == ["bob"]
+
+
+async def test_what_fills_many_pages_is_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "_PAGE", 2)
+    monkeypatch.setenv("ROOKERY_CONFIG", os.devnull)
+    others = [f"user{number}" for number in range(5)]
+    with running_server(tmp_path) as server:
+        async with Client(server.url) as client:
+            for name in others:
+                await client.post(name, "I am here")
+                await client.post("ada", f"to {name}")
+                await client.follow("@ada", f"@{name}")
+                await client.follow(f"@{name}", "@ada")
+        file = tmp_path / "ada.zip"
+
+        def export() -> None:
+            with pytest.raises(SystemExit) as ended:
+                main(["export", "ada", str(file), "--data", str(server.data)])
+            assert ended.value.code == 0
+
+        await asyncio.to_thread(export)
+    assert [row["body"] for row in rows(file)] == [f"to {name}" for name in reversed(others)]
+    with ZipFile(file) as opened:
+        assert set(opened.read("following.tsv").decode().splitlines()) == {f"ada\t{name}" for name in others}
+        assert set(opened.read("followers.tsv").decode().splitlines()) == {f"{name}\tada" for name in others}
 
 
 def test_nothing_is_overwritten_and_nobody_is_made_up(archive: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +72,53 @@ def test_all_end_with_their_parent(server: Server) -> None:
     while any(Path(f"/proc/{worker}").exists() and "Z" not in _state(worker) for worker in left):
         assert time.monotonic() < limit
         time.sleep(0.05)
+
+
+def test_a_worker_that_hangs_is_replaced_and_one_that_is_alone_is_left(tmp_path: Path) -> None:
+    """All stood still for longer than any may be silent before that, and that was nobody's fault."""
+    program = f"""
+import os, signal, sys, time
+from rookery.cli import workers
+workers.PULSE_SECONDS, workers.SILENT_SECONDS = 0.02, 1.0
+
+def serve(pulse, which):
+    with open({str(tmp_path / "log")!r}, "a") as log:
+        print(which, os.getpid(), file=log, flush=True)
+    while True:
+        pulse()
+        time.sleep(0.02)
+
+sys.exit(workers.Workers(2, serve, lambda: None, lambda: None).run())
+"""
+
+    def begun() -> dict[int, int]:
+        """Which they are, by their process ids, in the order in which they began."""
+        lines = (tmp_path / "log").read_text().splitlines() if (tmp_path / "log").exists() else []
+        return {int(process): int(which) for which, process in map(str.split, lines)}
+
+    def until_begun(many: int) -> list[int]:
+        limit = time.monotonic() + 30
+        while len(begun()) < many:
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        return list(begun())
+
+    parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    try:
+        first, second = until_begun(2)
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for process in (first, second, parent.pid):
+                os.kill(process, number)
+            time.sleep(1.5)  # the time that is measured
+        assert len(begun()) == 2
+        os.kill(second, signal.SIGSTOP)
+        third = until_begun(3)[2]
+        assert begun()[third] == begun()[second]
+    finally:
+        parent.terminate()
+        told = parent.communicate(timeout=30)[1]
+    assert f"worker {second} has been silent" in told
+    assert parent.returncode == 0
 
 
 def test_workers_that_can_not_start_end_all(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import uvicorn
 import rookery.web.app  # noqa: F401 - by `wiring` too, but workers shall be forked from who has it
 from rookery.cli import systemd
 from rookery.cli.output import complain
+from rookery.cli.workers import PULSE_SECONDS
 from rookery.config import Settings
 from rookery.domain.tallies import Metered
 from rookery.web.connections import Connections
@@ -31,13 +32,14 @@ _CLOSE_SECONDS = 20
 async def run_server(
     settings: Settings,
     listener: socket.socket,
-    ready: Callable[[], None],
+    pulse: Callable[[], None],
     number: int,
     shipping: Sequence[Metered],
 ) -> None:
     """Answer requests that come to a socket until a signal says otherwise.
 
-    `number` is this process's among several workers; `shipping` has numbers of what sends the log away.
+    `pulse` is called when that begins, and again and again as long as the event loop turns. `number` is this process's
+    among several workers; `shipping` has numbers of what sends the log away.
     """
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(open_server(settings))
@@ -58,17 +60,27 @@ async def run_server(
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
 
+        begun = asyncio.Event()
+
         def begin() -> None:
             _keep_what_is_there()
-            ready()
-            systemd.tell("READY=1")
+            pulse()
+            begun.set()
 
         server = _Server(config, begin, opened.rookery.services.health.drain, settings.drain_seconds)
-        alive = asyncio.create_task(systemd.tell_alive(), name="watchdog")
+        beating = asyncio.create_task(_beat(pulse, begun), name="pulse")
         try:
             await server.serve(sockets=[listener])
         finally:
-            alive.cancel()
+            beating.cancel()
+
+
+async def _beat(pulse: Callable[[], None], begun: asyncio.Event) -> None:
+    await begun.wait()
+    pause = min(PULSE_SECONDS, systemd.pause() or PULSE_SECONDS)
+    while True:
+        await asyncio.sleep(pause)
+        pulse()
 
 
 def _keep_what_is_there() -> None:

@@ -52,27 +52,33 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
     shipping = logs.configure(settings.log_format, settings.log_level, _log_server(settings))
     _allow_many_files()
     with _listen(settings) as listener:
+        has_begun = False
 
-        def greet() -> None:
+        def pulse() -> None:
+            nonlocal has_begun
+            if has_begun:
+                systemd.tell_alive()
+                return
+            has_begun = True
             _greet(settings, listener)
+            systemd.tell("READY=1")
 
-        def run(ready: Callable[[], None], number: int = 0) -> None:
+        def run(pulse: Callable[[], None], number: int = 0) -> None:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(run_server(settings, listener, ready, number, shipping))
+                runner.run(run_server(settings, listener, pulse, number, shipping))
 
         if workers == 1:
-            run(greet)
+            run(pulse)
             return
-        greet()
         gc.freeze()  # looking through what workers share would copy it
 
         def stop() -> None:
             systemd.tell("STOPPING=1")
             listener.close()  # whoever comes when they end finds nobody listening, and goes elsewhere
 
-        with systemd.spoken_for():
-            if status := Workers(workers, run, lambda: systemd.tell("READY=1"), stop).run():
-                sys.exit(status)
+        systemd.speak_for_workers()
+        if status := Workers(workers, run, pulse, stop).run():
+            sys.exit(status)
 
 
 def recount(*, flags: Flags = None) -> None:

@@ -1,11 +1,8 @@
 """What systemd hands over, and what it is told: the protocols of sd_listen_fds(3) and sd_notify(3)."""
 
-import asyncio
 import os
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from rookery.domain.errors import Unavailable
 
@@ -49,28 +46,19 @@ def tell(state: str) -> None:
         speaking.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
-async def tell_alive() -> None:
-    """Tell it again and again that the event loop turns, until cancelled. It ends whoever falls silent."""
-    while (pause := _pause()) is not None:
+def tell_alive() -> None:
+    """Tell it that the event loop turns, if it wants to know. It ends whoever falls silent."""
+    if pause() is not None:
         tell("WATCHDOG=1")
-        await asyncio.sleep(pause)
 
 
-@contextmanager
-def spoken_for() -> Iterator[None]:
-    """Tell it all this for workers as well, whom it does not hear: also that the process that watches them is alive."""
+def speak_for_workers() -> None:
+    """Tell it of this process alone, also in those that are forked from it: it would not hear them."""
     global _speaker  # noqa: PLW0603 - what a fork takes along
     _speaker = os.getpid()
-    if pause := _pause():
-        signal.signal(signal.SIGALRM, lambda *_: tell("WATCHDOG=1"))
-        signal.setitimer(signal.ITIMER_REAL, pause, pause)  # a fork does not take it along
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _pause() -> float | None:
+def pause() -> float | None:
     """How long to wait between two signs of life, in seconds; None where nobody waits for them."""
     micros = os.environ.get("WATCHDOG_USEC", "")
     return int(micros) / 1e6 / 3 if micros.isdigit() and int(micros) else None

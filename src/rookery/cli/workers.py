@@ -22,44 +22,52 @@ _HEARD = (*_STOPPED_BY, signal.SIGIO)
 _WELL_SECONDS = 5.0
 """One that ends sooner is not replaced at once, so that those that always do don't take the machine."""
 _LONGEST_PAUSE = 30.0
+PULSE_SECONDS = 5.0
+SILENT_SECONDS = 30.0
+"""As long as systemd waits for one that is alone (WatchdogSec=)."""
 
 Serve = Callable[[Callable[[], None], int], None]
-"""Serves until it is told to stop, and calls what it is given when it begins to. It is told which of all it is."""
+"""Serves until it is told to stop. It calls what it is given when it begins to, and every `PULSE_SECONDS` after that at
+the latest, as long as its event loop turns. It is told which of all it is."""
 
 
 @dataclass(slots=True)
 class _Worker:
-    """A process that serves. It writes to a pipe when it begins to, of which we hear by SIGIO."""
+    """A process that serves. It writes to a pipe while it does, of which we hear by SIGIO."""
 
     number: int
     started: float
     told: int
-    _serves: bool = False
+    heard: float | None = None
+    """When it last wrote, if ever."""
 
-    def serves(self) -> bool:
-        """Whether it could ever serve."""
-        if not self._serves:
-            with suppress(BlockingIOError):
-                self._serves = bool(os.read(self.told, 1))
-        return self._serves
+    def hear(self, now: float) -> bool:
+        """Whether it has written."""
+        with suppress(BlockingIOError):
+            if os.read(self.told, 4_096):
+                self.heard = now
+                return True
+        return False
 
 
 class Workers:
-    """Runs `serve` in so many processes, and again in a new one for each that ends by itself.
+    """Runs `serve` in so many processes, and again in a new one for each that ends by itself, or falls silent.
 
-    It forks, so there must be no thread and no event loop yet. `on_ready` is called once, when the first of them
-    serves, and `on_stop` once, when they are to end.
+    It forks, so there must be no thread and no event loop yet. `pulse` is called when the first of them serves, and as
+    long as any does; `on_stop` once, when they are to end.
     """
 
-    def __init__(self, many: int, serve: Serve, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
+    def __init__(self, many: int, serve: Serve, pulse: Callable[[], None], on_stop: Callable[[], None]) -> None:
         self._many = many
         self._serve = serve
-        self._on_ready = on_ready
+        self._pulse = pulse
         self._on_stop = on_stop
         self._running: dict[int, _Worker] = {}
         """By their process ids."""
         self._served = False
         """Whether any could ever serve."""
+        self._heard = 0.0
+        """When any last wrote."""
         self._stopping = False
         self._pause = 0.0
 
@@ -92,10 +100,22 @@ class Workers:
         return int(failed)
 
     def _listen(self) -> None:
-        """See whether one of them begins to serve."""
-        if not self._served and any(worker.serves() for worker in self._running.values()):
-            self._served = True
-            self._on_ready()
+        """Hear what they say, and end whoever has said nothing for long while others did."""
+        now = time.monotonic()
+        if not [worker for worker in self._running.values() if worker.hear(now)]:
+            return
+        all_stood_still = now - self._heard > 2 * PULSE_SECONDS
+        self._served, self._heard = True, now
+        self._pulse()
+        for process, worker in self._running.items():
+            if worker.heard is None or self._stopping:
+                continue
+            if all_stood_still:
+                worker.heard = now
+            elif now - worker.heard > SILENT_SECONDS:
+                complain(f"worker {process} has been silent for {SILENT_SECONDS:.0f} seconds and is ended")
+                worker.heard = now
+                os.kill(process, signal.SIGKILL)
 
     def _wait(self, seconds: float) -> None:
         """Wait, but no longer than until told to stop."""
@@ -128,7 +148,7 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
             ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
             if os.getppid() == parent:  # else it ended before we asked
-                self._serve(lambda: _tell(tells), which)
+                self._serve(lambda: _write(tells), which)
             status = 0
         except Failure as error:
             complain(f"{error.message} [{error.code}]")
@@ -149,7 +169,6 @@ class Workers:
                 os.kill(worker, signal.SIGTERM)
 
 
-def _tell(pipe: int) -> None:
+def _write(pipe: int) -> None:
     with suppress(BrokenPipeError):  # the parent is gone
         os.write(pipe, b"+")
-    os.close(pipe)
