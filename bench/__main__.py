@@ -1,7 +1,7 @@
 """`python -m bench [name …] [--quick]`: run the benchmarks and print what they found as Markdown.
 
 Loopback only, with servers that are started and ended here. Databases are made in a folder of their own below ./data
-(or $TMPDIR) and removed. A full run takes about a quarter of an hour, `--quick` a few minutes.
+(or $TMPDIR) and removed. A full run takes about half an hour, `--quick` a few minutes.
 """
 
 import argparse

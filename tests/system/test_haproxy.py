@@ -413,6 +413,22 @@ async def test_rolling_restarts_fail_nobody(load: Load, proxy: HAProxy, servers:
     assert load.failed == Counter()
 
 
+async def test_a_reload_of_haproxy_fails_nobody(load: Load, proxy: HAProxy) -> None:
+    for _ in range(3):
+        before, asked = children(proxy), load.asked
+        proxy.reload()
+        async with asyncio.timeout(30):
+            while children(proxy) & before or load.asked < asked + 100:  # the old process answers its own, and ends
+                await asyncio.sleep(0.05)
+    await finish(load)
+    assert load.failed == Counter()
+
+
+def children(proxy: HAProxy) -> set[str]:
+    """The processes that answer."""
+    return set(Path(f"/proc/{proxy.pid}/task/{proxy.pid}/children").read_text().split())
+
+
 async def test_a_server_that_is_killed_fails_nobody_who_may_be_answered_by_another(
     load: Load, proxy: HAProxy, servers: list[Server]
 ) -> None:

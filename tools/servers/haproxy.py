@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,7 +34,11 @@ class HAProxy(Process):
             file = self.folder / "haproxy.cfg"
             lines = self._file.read_text().splitlines(keepends=True)
             file.write_text("".join(line for line in lines if line.split()[:1] not in (["user"], ["group"])))
-        return [program, "-db", "-f", str(file)]
+        return [program, "-W", "-f", str(file)]  # as its service runs it: a master, which can be told to reload
+
+    def reload(self) -> None:
+        """Have it read its files again, as `systemctl reload` does. A new process takes over from the old one."""
+        self._signal(signal.SIGUSR2)
 
     def environment(self) -> Mapping[str, str]:
         unlimited = {"ROOKERY_UNLIMITED": self._unlimited} if self._unlimited else {}

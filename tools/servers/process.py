@@ -58,6 +58,12 @@ class Process:
         """Whether its process is there, paused or not."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Of its last start."""
+        assert self._process, "it was never started"
+        return self._process.pid
+
     def start(self) -> Self:
         """Start it and wait until it answers.
 
