@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -25,8 +25,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def workers(server: Server) -> set[int]:
-    main = server.process.pid
-    return {int(child) for child in Path(f"/proc/{main}/task/{main}/children").read_text().split()}
+    return children_of(server.process.pid)
+
+
+def children_of(process: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()}
 
 
 def wait_for_workers(server: Server, other_than: set[int]) -> set[int]:
@@ -74,51 +77,106 @@ def test_all_end_with_their_parent(server: Server) -> None:
         time.sleep(0.05)
 
 
-def test_a_worker_that_hangs_is_replaced_and_one_that_is_alone_is_left(tmp_path: Path) -> None:
-    """All stood still for longer than any may be silent before that, and that was nobody's fault."""
-    program = f"""
+class Supervised:
+    """Two workers that only say that they are there, with short bounds."""
+
+    def __init__(self, folder: Path, serve: str) -> None:
+        """`serve` is what each does first; `turn` is the how manieth it is."""
+        self._log = folder / "log"
+        self._log.touch()
+        program = f"""
 import os, signal, sys, time
 from rookery.cli import workers
-workers.PULSE_SECONDS, workers.SILENT_SECONDS = 0.02, 1.0
+workers.SILENT_SECONDS, workers.BEGIN_SECONDS, workers._TICK_SECONDS = 1.0, 1.5, 0.1
 
 def serve(pulse, which):
-    with open({str(tmp_path / "log")!r}, "a") as log:
+    with open({str(self._log)!r}, "a+") as log:
         print(which, os.getpid(), file=log, flush=True)
+        log.seek(0)
+        turn = len(log.readlines())
+    {serve}
     while True:
         pulse()
         time.sleep(0.02)
 
-sys.exit(workers.Workers(2, serve, lambda: None, lambda: None).run())
+sys.exit(workers.Workers(2, serve, lambda: None, lambda: None, 1.0).run())
 """
+        self.parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
 
-    def begun() -> dict[int, int]:
+    def begun(self) -> dict[int, int]:
         """Which they are, by their process ids, in the order in which they began."""
-        lines = (tmp_path / "log").read_text().splitlines() if (tmp_path / "log").exists() else []
-        return {int(process): int(which) for which, process in map(str.split, lines)}
+        return {int(process): int(which) for which, process in map(str.split, self._log.read_text().splitlines())}
 
-    def until_begun(many: int) -> list[int]:
+    def until_begun(self, many: int) -> list[int]:
         limit = time.monotonic() + 30
-        while len(begun()) < many:
+        while len(self.begun()) < many:
             assert time.monotonic() < limit
             time.sleep(0.02)
-        return list(begun())
+        return list(self.begun())
 
-    parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
-    try:
-        first, second = until_begun(2)
-        for number in (signal.SIGSTOP, signal.SIGCONT):
-            for process in (first, second, parent.pid):
-                os.kill(process, number)
-            time.sleep(1.5)  # the time that is measured
-        assert len(begun()) == 2
-        os.kill(second, signal.SIGSTOP)
-        third = until_begun(3)[2]
-        assert begun()[third] == begun()[second]
-    finally:
-        parent.terminate()
-        told = parent.communicate(timeout=30)[1]
-    assert f"worker {second} has been silent" in told
-    assert parent.returncode == 0
+    def stop(self) -> str:
+        """What it said."""
+        self.parent.terminate()
+        return self.parent.communicate(timeout=30)[1]
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Callable[[str], Supervised]]:
+    made: list[Supervised] = []
+
+    def make(serve: str) -> Supervised:
+        made.append(Supervised(tmp_path, serve))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.parent.kill()
+        one.parent.communicate()
+
+
+def test_a_worker_that_hangs_is_replaced_but_not_for_what_all_stood_still(
+    supervise: Callable[[str], Supervised],
+) -> None:
+    workers = supervise("")
+    first, second = workers.until_begun(2)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for process in (first, second, workers.parent.pid):
+            os.kill(process, number)
+        time.sleep(1.5)  # the time that is measured
+    assert len(workers.begun()) == 2
+    os.kill(second, signal.SIGSTOP)
+    third = workers.until_begun(3)[2]
+    assert workers.begun()[third] == workers.begun()[second]
+    assert f"worker {second} has been silent" in workers.stop()
+    assert workers.parent.returncode == 0
+
+
+def test_a_worker_that_does_not_begin_is_replaced(supervise: Callable[[str], Supervised]) -> None:
+    workers = supervise("time.sleep(600 if turn == 2 else 0)")
+    _, second, third = workers.until_begun(3)
+    assert workers.begun()[third] == workers.begun()[second]
+    assert f"worker {second} has been silent" in workers.stop()
+
+
+def test_a_worker_that_does_not_stop_is_killed(supervise: Callable[[str], Supervised]) -> None:
+    workers = supervise("signal.signal(signal.SIGTERM, signal.SIG_IGN) if which else None")
+    workers.until_begun(2)
+    time.sleep(0.2)  # until they are at work
+    assert "has not ended in 1 seconds and is killed" in workers.stop()
+    assert workers.parent.returncode == 1
+
+
+def test_who_is_told_to_stop_before_any_serves_ends_well(tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--cache", "memcached", "--cache-servers", running(Memcached).address)
+    command = [sys.executable, "-m", "rookery", "serve", "--port", "0", "--data", str(tmp_path), *flags]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 30
+    while len(children_of(parent.pid)) < 2:
+        assert time.monotonic() < limit
+        time.sleep(0.001)
+    parent.terminate()
+    told = parent.communicate(timeout=60)[1]
+    assert (parent.returncode, "Traceback" in told) == (0, False), told
 
 
 def test_workers_that_can_not_start_end_all(tmp_path: Path) -> None:

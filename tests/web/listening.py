@@ -101,6 +101,10 @@ async def serving() -> AsyncIterator[Server]:
     finally:
         server.should_exit = server.force_exit = True
         await running
+        while connections := server.server_state.connections:
+            for connection in connections:
+                connection.transport.abort()
+            await asyncio.sleep(0.001)
 
 
 def problem(answer: bytes) -> tuple[int, str]:
@@ -110,3 +114,9 @@ def problem(answer: bytes) -> tuple[int, str]:
     told = json.loads(body)
     assert int(head.split()[1]) == told["status"]
     return told["status"], told["code"]
+
+
+def head_of(size: int) -> bytes:
+    """A head whose target and headers have so many bytes by our count."""
+    fixed = len("/") + len("host") + len("x") + 4 + len("filler") + 4
+    return b"GET / HTTP/1.1\r\nHost: x\r\nFiller: " + b"f" * (size - fixed) + b"\r\n\r\n"

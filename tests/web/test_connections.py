@@ -1,23 +1,14 @@
 """What a connection may do around its requests, on real sockets."""
 
 import asyncio
-import gc
 import socket
-import struct
-import weakref
 from contextlib import suppress
 
 import pytest
 
 from rookery.web import connections
 from rookery.web.connections import MAX_HEAD_BYTES, MAX_HEADERS, SLICE_BYTES
-from tests.web.listening import BIG, CLOSE, GET, Server, problem
-
-
-def head_of(size: int) -> bytes:
-    """A head whose target and headers have so many bytes by our count."""
-    fixed = len("/") + len("host") + len("x") + 4 + len("filler") + 4
-    return b"GET / HTTP/1.1\r\nHost: x\r\nFiller: " + b"f" * (size - fixed) + b"\r\n\r\n"
+from tests.web.listening import BIG, CLOSE, GET, Server, head_of, problem
 
 
 async def test_requests_come_through(server: Server) -> None:
@@ -270,73 +261,4 @@ async def test_a_slow_reader_who_reads_gets_all(server: Server, monkeypatch: pyt
         read += len(some)
         await asyncio.sleep(0.002)  # a slow one
     assert read > BIG
-    writer.close()
-
-
-# What is left of a connection
-
-
-HALF = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe"
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [b"", GET, GET + GET + b"GET /", HALF, GET + HALF, b"GARBAGE\r\n\r\n"],
-    ids=["nothing", "a request", "some of a head", "some of a body", "both", "garbage"],
-)
-@pytest.mark.parametrize("aborted", [True, False])
-async def test_one_that_is_closed_needs_no_garbage_collector(server: Server, sent: bytes, aborted: bool) -> None:
-    """Thousands may come and go in a second, and what they sent would lie about until it runs."""
-    gc.disable()
-    try:
-        _, writer = await server.connect()
-        writer.write(sent)
-        async with asyncio.timeout(10):
-            while not (connections := server.server.server_state.connections):
-                await asyncio.sleep(0.001)
-            left = weakref.ref(next(iter(connections)))
-            del connections
-            while len(server.asked) < sent.count(b"GET / "):
-                await asyncio.sleep(0.001)
-            if aborted:
-                linger = struct.pack("ii", 1, 0)  # a reset, not an end
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                writer.transport.abort()
-            writer.close()
-            while left() is not None:
-                await asyncio.sleep(0.001)
-    finally:
-        gc.enable()
-
-
-async def test_a_server_that_stops_waits_for_the_rest_of_a_head(server: Server) -> None:
-    fresh, kept = await server.connect(), await server.connect()
-    kept[1].write(GET)
-    await kept[0].readuntil(b"\r\n\r\nxx")
-    for _, writer in (fresh, kept):
-        writer.write(b"GET /late HTTP/1.1\r\nHo")
-    async with asyncio.timeout(20):
-        while sum(connection._in_head for connection in server.server.server_state.connections) < 2:
-            await asyncio.sleep(0.001)
-        server.server.should_exit = True
-        while server.server.servers[0].is_serving():
-            await asyncio.sleep(0.001)
-        for reader, writer in (fresh, kept):
-            writer.write(b"st: x\r\n\r\n")
-            answer = await reader.read()
-            assert answer.startswith(b"HTTP/1.1 200 OK")
-            assert b"connection: close" in answer
-            writer.close()
-
-
-async def test_what_waits_behind_an_answer_that_nobody_reads_counts_with_all(server: Server) -> None:
-    server.gate.clear()
-    reader, writer = await server.connect()
-    writer.write(GET * 2_000 + CLOSE)
-    async with asyncio.timeout(20):
-        while server.held_bytes() < len(GET) * 1_500:
-            await asyncio.sleep(0.001)
-        server.gate.set()
-        assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 2_001
-        assert server.held_bytes() == 0
     writer.close()

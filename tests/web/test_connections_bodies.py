@@ -1,6 +1,7 @@
 """How long, and how much, a connection waits for bodies, on real sockets."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ async def test_a_byte_now_and_then_gives_a_body_no_more_time(server: Server, mon
 
 async def test_bodies_on_their_way_have_a_bound_together(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past it, whoever keeps most is refused, and not who comes with little."""
-    monkeypatch.setattr(connections, "MAX_HELD_BYTES", 100_000)
+    monkeypatch.setattr(connections, "MAX_HELD_BYTES", 105_000)
     head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 60001\r\n\r\n"
     much, little = await server.connect(), await server.connect()
     async with asyncio.timeout(10):
@@ -112,7 +113,7 @@ async def test_a_body_behind_an_answer_under_way_counts_with_all(server: Server)
     async with asyncio.timeout(10):
         while not server.held_bytes():
             await asyncio.sleep(0.001)
-    assert server.held_bytes() == 2_000
+    assert 2_000 < server.held_bytes() < 6_000, "and what a request costs besides"
     server.gate.set()
     writer.write(b"x" * 1_000)
     assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 2
@@ -272,20 +273,25 @@ async def test_who_is_with_the_application_is_not_refused_to_make_room(
         writer.close()
 
 
+def holding(server: Server) -> list[Any]:
+    """The connections that wait for the rest of a body."""
+    return [connection for connection in server.server.server_state.connections if connection._held]
+
+
 async def test_room_is_made_for_many_at_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2000\r\n\r\n"
     many = [await server.connect() for _ in range(41)]
     async with asyncio.timeout(10):
         for _, writer in many[:40]:
             writer.write(head + b"x" * 1_000)
-        while server.held_bytes() < 40_000:
+        while sum(len(connection._held[0].body) for connection in holding(server)) < 40_000:
             await asyncio.sleep(0.001)
-        monkeypatch.setattr(connections, "MAX_HELD_BYTES", 40_000)
+        monkeypatch.setattr(connections, "MAX_HELD_BYTES", server.held_bytes())
         many[40][1].write(head + b"x" * 1_000)
-        while server.held_bytes() > 36_000:
+        while not server.refused():
             await asyncio.sleep(0.001)
-        assert 30_000 < server.held_bytes() <= 35_000
         assert server.refused() == {"busy": 6}
+        assert len(holding(server)) == 35
     for _, writer in many:
         writer.close()
 

@@ -23,10 +23,12 @@ from rookery.web.connections import Connections
 from rookery.web.metrics import shown_at
 from rookery.wiring import open_server
 
-_STOP_SECONDS = 10
+_ANSWER_SECONDS = 10
 """How long requests under way may take when we stop."""
 _CLOSE_SECONDS = 20
 """How long it may take after that to fan out what was posted and to let go of all servers."""
+STOP_SECONDS = _ANSWER_SECONDS + _CLOSE_SECONDS
+"""How long a stop takes at most, after `drain_seconds`."""
 
 
 async def run_server(
@@ -57,7 +59,7 @@ async def run_server(
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=30,
-            timeout_graceful_shutdown=_STOP_SECONDS,
+            timeout_graceful_shutdown=_ANSWER_SECONDS,
         )
 
         begun = asyncio.Event()
@@ -122,7 +124,7 @@ class _Server(uvicorn.Server):
         if not self.should_exit:
             systemd.tell("STOPPING=1")
             self._drain()
-            last = threading.Timer(_STOP_SECONDS + _CLOSE_SECONDS, _give_up)
+            last = threading.Timer(STOP_SECONDS, _give_up)
             last.daemon = True
             last.start()
         super().handle_exit(sig, frame)
@@ -140,5 +142,5 @@ class _Server(uvicorn.Server):
 
 def _give_up() -> None:
     """End without closing. Nothing acknowledged is lost, and whoever restarts us need not wait for ever."""
-    complain(f"still not closed after {_STOP_SECONDS + _CLOSE_SECONDS} seconds; ending as it is")
+    complain(f"still not closed after {STOP_SECONDS} seconds; ending as it is")
     os._exit(1)

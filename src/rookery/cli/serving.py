@@ -42,7 +42,7 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
     """
     import uvloop
 
-    from rookery.cli.server import run_server  # longer to import than all that other commands need
+    from rookery.cli.server import STOP_SECONDS, run_server  # longer to import than all that other commands need
 
     settings = read(flags).settings
     if workers < 1 or (workers > 1 and settings.cache in IN_PROCESS_CACHES):
@@ -77,7 +77,7 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
             listener.close()  # whoever comes when they end finds nobody listening, and goes elsewhere
 
         systemd.speak_for_workers()
-        if status := Workers(workers, run, pulse, stop).run():
+        if status := Workers(workers, run, pulse, stop, settings.drain_seconds + STOP_SECONDS + 5).run():
             sys.exit(status)
 
 

@@ -8,7 +8,7 @@ nobody reads is not kept; an offer to upgrade is passed over; what can't be read
 import asyncio
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import msgspec
@@ -34,8 +34,8 @@ HEAD_SECONDS = 4.0
 """From the connection, or on a kept one from a request's first byte, until its head is there."""
 BODY_SECONDS = 4.0
 """From the head until the body is there; 64 KiB take less on any line that is alive."""
-LINGER_SECONDS = 1.0
-"""How long what comes is passed over after a refusal: a close at once would take the answer from who still sends."""
+LINGER_SECONDS = 1.5
+"""How long what comes is passed over at the end: a close at once would take the answer from who still sends."""
 UNREAD_SECONDS = 30.0
 """How long an answer may wait for a reader who takes nothing of it."""
 _SLOW_HEAD = Refusal(408, "slow_head", "The request's head did not arrive in time.")
@@ -44,6 +44,10 @@ _LONG_HEAD = Refusal(431)
 _LONG_BODY = Refusal(413)
 _UNREADABLE = Refusal(400)
 _BUSY = Unavailable("busy", "Too many bodies are on their way; try again in a moment.")
+_REQUEST_BYTES = 2_048
+"""What a request costs in memory beside its head and body."""
+_HEADER_BYTES = 150
+"""What a header does beside its letters."""
 _LENGTH_DIGITS = 9
 """A declared length of more is too long."""
 
@@ -99,6 +103,47 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+class _Outward:
+    """A transport as answers go out by it. Where somebody may still send, a close comes when he had time to read.
+
+    It knows nothing of its connection, which would then be freed by the garbage collector only.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_quiet = True
+        """Whether all has come that was begun."""
+        self.is_leaving = False
+        """Whether nothing more is said, but what comes is still taken."""
+        self.write = transport.write
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be said."""
+        return self.is_leaving or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Say nothing more, and close at once or soon."""
+        if self.is_quiet or not self._transport.can_write_eof():
+            self.close_now()
+        elif not self.is_closing():
+            self.is_leaving = True
+            self._transport.write_eof()
+            self._timer = self._loop.call_later(LINGER_SECONDS, self._transport.close)
+
+    def close_now(self) -> None:
+        """Take nothing more either."""
+        self.forget_timer()
+        self._transport.close()
+
+    def forget_timer(self) -> None:
+        """When there is nothing left to be closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's connection with these bounds."""
 
@@ -111,6 +156,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """The request whose body is to come, and the application."""
         self._to_parse = b""
         self._in_head = False
+        self._in_body = False
+        self._head_bytes = 0
+        """What the newest request's head costs in memory."""
         self._is_upgrade = False
         self._around = 0
         """Bytes that came since the message began or its head ended and are not its body's."""
@@ -129,6 +177,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type] # its own type is narrower than asyncio's
         self.flow: _Flow = _Flow(self.transport)
+        self._outward = _Outward(self.transport, self.loop)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -138,6 +187,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._take_no_more()
         self._drop_waiting()
         self._unset_keepalive_if_required()
+        self._outward.forget_timer()
         if self._unread_timer is not None:
             self._unread_timer.cancel()
         if self._running is not None:
@@ -165,8 +215,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.is_behind = bool(self._to_parse or self.pipeline)
         if self.flow.is_behind:
             self.flow.pause_reading()
-        waiting = (cycle for cycle, _ in [*self.pipeline, *filter(None, [self._held])])
-        self._all.hold(self, len(self._to_parse) + sum(len(cycle.body) for cycle in waiting))
+        self._outward.is_quiet = not (self.flow.is_behind or self._in_head or self._in_body)
+        self._all.hold(self, self._kept_bytes())
+        if not (self._held or self._late_timer or self.timeout_keep_alive_task or self._is_answering()):
+            # The rest of a body that was not waited for is there.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _kept_bytes(self) -> int:
+        """About what is kept of requests that are not being answered yet."""
+        kept = len(self._to_parse) + sum(_REQUEST_BYTES + len(cycle.body) for cycle, _ in self.pipeline)
+        if self._in_head:
+            kept += _REQUEST_BYTES + self._around + _HEADER_BYTES * len(self.headers)
+        elif self._held:
+            kept += _REQUEST_BYTES + self._head_bytes + len(self._held[0].body)
+        return kept
 
     def _parse(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -211,7 +275,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._ended:
             return
         super().on_message_begin()
-        self._in_head = True
+        self._in_head, self._in_body = True, False
         self._is_upgrade = False
         self._around = 0
         self._stop_waiting()  # a timer that is left from what came before
@@ -224,15 +288,21 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.refuse(_LONG_HEAD)
 
     def on_headers_complete(self) -> None:
+        if self._ended:
+            return
+        self._head_bytes = self._around + _HEADER_BYTES * len(self.headers)
         self._in_head = False
+        self._in_body = True
         self._around = 0
         self._stop_waiting()
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             self.refuse(_LONG_HEAD)
+            return
         self._is_upgrade = self.parser.should_upgrade()
-        if not self._ended and not self._is_upgrade:
+        if not self._is_upgrade:
             super().on_headers_complete()
             self.cycle.keep_alive &= not self._is_last
+            self.cycle.transport = cast("asyncio.Transport", self._outward)
 
     def on_body(self, body: bytes) -> None:
         self._around -= len(body)
@@ -243,6 +313,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.resume_reading()  # uvicorn stops at so many bytes until the application asks
 
     def on_message_complete(self) -> None:
+        self._in_body = False
         if not self._ended and not self._is_upgrade:
             super().on_message_complete()
             self._stop_waiting()
@@ -313,17 +384,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what never becomes a request, and close; answers that are owed are the last ones."""
         if self._ended:
             return
-        self._all.refused.add(failure.code)
-        if self._owes_answer():
-            self._end()
-            return
-        self.transport.write(_answer_to(failure))
-        self._take_no_more()
-        self._give_up_running()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._late_timer = self.loop.call_later(LINGER_SECONDS, self._close)
-        self.flow.resume_reading()
+        if not (self._in_body and self._is_answered()):  # else one request would have two answers
+            self._all.refused.add(failure.code)
+            if not self._owes_answer():
+                self.transport.write(_answer_to(failure))
+        self._end()
+
+    def _is_answered(self) -> bool:
+        """Whether the newest request is."""
+        return self._running is not None and not (self._is_answering() or self._held or self.pipeline)
 
     def _end(self) -> None:
         """Read no more, and close when what is owed is answered."""
@@ -333,11 +402,9 @@ class BoundedProtocol(HttpToolsProtocol):
             last.keep_alive = False
         else:
             self._give_up_running()
-            self._close()
-
-    def _close(self) -> None:
-        self.transport.close()
-        self._watch_reader()
+            self._outward.close()
+            self.flow.resume_reading()
+            self._watch_reader()
 
     def _take_no_more(self) -> None:
         """Keep nothing of what came but requests that are whole and wait to be answered."""
@@ -346,6 +413,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._held:
             _forget(self._held[0])
             self._held = None
+        if self._to_parse or self._in_head or self._in_body:
+            self._outward.is_quiet = False
         self._to_parse = b""
         self.flow.is_behind = False
         if self.pipeline and self.pipeline[0][0].more_body:
@@ -368,20 +437,24 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._running is not None:
             self._running.body = bytearray()  # which nobody may have asked for
-        super().on_response_complete()
-        if self.transport.is_closing():
+        if self._outward.is_closing():
+            self.server_state.total_requests += 1
             self._take_no_more()
             self._drop_waiting()
             self._watch_reader()
         else:
+            super().on_response_complete()
             self._go_on()
-            self.flow.resume_reading()
+        self.flow.resume_reading()
 
     def shutdown(self) -> None:
-        if self._in_head and not self._is_answering():
+        if self._outward.is_leaving:
+            self._outward.close_now()
+        elif self._in_head and not self._is_answering():
             self._is_last = True  # it is the next thing that is owed
             return
-        super().shutdown()
+        else:
+            super().shutdown()
         if self.transport.is_closing():
             self._watch_reader()
 
