@@ -89,13 +89,17 @@ async def test_nobody_takes_as_long_as_somebody(hasher: Hasher) -> None:
 
 
 async def test_the_event_loop_turns_while_a_password_is_hashed(hasher: Hasher) -> None:
-    hashing = asyncio.create_task(hasher.hash("correct horse"))
     turns = 0
-    while not hashing.done():
-        await asyncio.sleep(0)
-        turns += 1
+    for _ in range(20):  # on a busy machine this thread may wait for a core meanwhile; one that is held up has one turn
+        hashing = asyncio.create_task(hasher.hash("correct horse"))
+        turns = 0
+        while not hashing.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert await hashing
+        if turns > 10:
+            break
     assert turns > 10
-    assert await hashing
 
 
 async def test_who_comes_when_too_many_wait_is_refused(open_hasher: OpenHasher) -> None:

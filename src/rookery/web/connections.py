@@ -25,7 +25,7 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 128
 """Each costs some hundred bytes of memory, however short it is; browsers send twenty."""
 MAX_HELD_BYTES = 64 * 1024 * 1024
-"""All together that a process keeps of requests which are not all there, or wait behind another."""
+"""All together that a process keeps of requests which are not all there, or wait behind another; about."""
 SLICE_BYTES = 4 * 1024
 """So much is parsed at once: a segment may hold ten thousand requests, and each parsed one costs two kilobytes."""
 MAX_AROUND_BODY_BYTES = 512 * 1024
