@@ -104,7 +104,6 @@ def fresh(folder: Path) -> Debian:
     subprocess.run(
         [program, "--variant=minbase", RELEASE, str(folder), _mirror()], check=True, stdout=subprocess.DEVNULL
     )
-    (folder / "etc/dpkg/dpkg.cfg.d/quick").write_text("force-unsafe-io\n")  # it need not outlive a power cut
     for path in Path("/etc/apt/apt.conf.d").glob("99*"):
         shutil.copy(path, folder / "etc/apt/apt.conf.d")
     for source, target in (

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.contract.adapters.mounts import mounted_tmpfs
 from tests.servers import do_without, need_root
 from tests.system import debian
 from tests.system.debian import Debian
@@ -61,18 +62,18 @@ esac
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
     need_root("only root makes a Debian")
-    folder = tmp_path_factory.mktemp("debian") / "root"
-    try:
-        yield debian.fresh(folder)
-    except Missing as missing:
-        do_without(missing)
-    shutil.rmtree(folder)
+    # In memory: packages are synced file by file, which holds up all others who have a disk to wait for.
+    with mounted_tmpfs(tmp_path_factory.mktemp("debian") / "memory", "6g") as memory:
+        try:
+            yield debian.fresh(memory / "root")
+        except Missing as missing:
+            do_without(missing)
 
 
 @pytest.fixture
-def box(fresh: Debian, tmp_path: Path) -> Iterator[Debian]:
+def box(fresh: Debian) -> Iterator[Debian]:
     """A Debian of one's own."""
-    made = fresh.copy(tmp_path / "box")
+    made = fresh.copy(fresh.root.with_name("box"))
     yield made
     shutil.rmtree(made.root)
 
