@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from rookery.web import connections
+from rookery.web import connections, outward
 from rookery.web.connections import MAX_HEAD_BYTES, MAX_HEADERS, SLICE_BYTES
 from tests.web.listening import BIG, CLOSE, GET, Server, head_of, problem
 
@@ -134,7 +134,7 @@ async def test_requests_of_one_segment_are_made_as_they_are_answered(server: Ser
 async def test_who_goes_while_he_is_answered_has_nothing_more_done_for_him(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.05)
+    monkeypatch.setattr(outward, "UNREAD_SECONDS", 0.05)
     server.gate.clear()
     _, writer = await server.connect()
     writer.write(GET)
@@ -148,7 +148,7 @@ async def test_who_goes_while_he_is_answered_has_nothing_more_done_for_him(
         server.gate.set()
         while server.server.server_state.tasks:
             await asyncio.sleep(0.001)
-    assert connection._unread_timer is None
+    assert connection._outward._unread_timer is None
 
 
 async def test_a_head_has_128_headers(server: Server) -> None:
@@ -226,7 +226,7 @@ async def test_what_is_bad_behind_requests_does_not_take_their_answers(server: S
 async def test_a_connection_that_ends_does_not_wait_for_who_reads_nothing(
     server: Server, monkeypatch: pytest.MonkeyPatch, ending: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.05)
+    monkeypatch.setattr(outward, "UNREAD_SECONDS", 0.05)
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.05)
     made = socket.create_connection(("127.0.0.1", server.port))
     made.setblocking(False)
@@ -238,7 +238,7 @@ async def test_a_connection_that_ends_does_not_wait_for_who_reads_nothing(
 
 
 async def test_an_answer_that_nobody_reads_is_not_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.05)
+    monkeypatch.setattr(outward, "UNREAD_SECONDS", 0.05)
     reader, writer = await server.connect()
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(GET.replace(b"GET /", b"GET /big"))
@@ -253,7 +253,7 @@ async def test_an_answer_that_nobody_reads_is_not_kept(server: Server, monkeypat
 
 
 async def test_a_slow_reader_who_reads_gets_all(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(outward, "UNREAD_SECONDS", 0.5)
     reader, writer = await server.connect()
     writer.write(b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     read = 0

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rookery.web import connections
+from rookery.web import connections, outward
 from rookery.web.connections import SLICE_BYTES
 from rookery.web.decoding import MAX_BODY_BYTES
 from tests.web.listening import CLOSE, GET, Server, problem
@@ -310,7 +310,7 @@ async def test_who_still_sends_learns_why_he_is_refused(server: Server, monkeypa
 
 async def test_who_goes_on_sending_is_not_listened_to_for_ever(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "BODY_SECONDS", 0.1)
-    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(outward, "LINGER_SECONDS", 0.1)
     _, writer = await server.connect()
     writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
 

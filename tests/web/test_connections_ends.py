@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from rookery.web import connections
+from rookery.web import outward
 from rookery.web.connections import MAX_HEAD_BYTES, MAX_HEADERS
 from tests.web.listening import CLOSE, GET, Server, head_of, problem
 
@@ -57,7 +57,7 @@ async def test_one_that_is_closed_needs_no_garbage_collector(server: Server, sen
 async def test_who_was_refused_and_does_not_go_is_gone_soon(
     server: Server, monkeypatch: pytest.MonkeyPatch, bad: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(outward, "LINGER_SECONDS", 0.05)
     reader, writer = await server.connect()
     writer.write(bad)
     assert problem(await reader.read()) == (431, "head_too_large")
@@ -111,7 +111,7 @@ async def test_no_request_has_two_answers(server: Server, bad: bytes) -> None:
 
 
 async def test_what_lingers_does_not_hold_up_a_stop(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "LINGER_SECONDS", 600.0)
+    monkeypatch.setattr(outward, "LINGER_SECONDS", 600.0)
     reader, writer = await server.connect()
     writer.write(b"GARBAGE\r\n\r\n")
     assert problem(await reader.read()) == (400, "malformed_request")

@@ -7,18 +7,17 @@ nobody reads is not kept; an offer to upgrade is passed over; what can't be read
 
 import asyncio
 from collections.abc import Iterable
-from functools import cache
 from typing import Any, cast
 
 import httptools
-import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from rookery.domain.errors import Failure, Unavailable
 from rookery.domain.tallies import Reading, Tally
 from rookery.web.decoding import MAX_BODY_BYTES
-from rookery.web.problems import MEDIA_TYPE, Refusal, headers_of, problem_of, status_of
+from rookery.web.outward import Outward, answer_to
+from rookery.web.problems import Refusal
 
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers together."""
@@ -34,10 +33,6 @@ HEAD_SECONDS = 4.0
 """From the connection, or on a kept one from a request's first byte, until its head is there."""
 BODY_SECONDS = 4.0
 """From the head until the body is there; 64 KiB take less on any line that is alive."""
-LINGER_SECONDS = 1.5
-"""How long what comes is passed over at the end: a close at once would take the answer from who still sends."""
-UNREAD_SECONDS = 30.0
-"""How long an answer may wait for a reader who takes nothing of it."""
 _SLOW_HEAD = Refusal(408, "slow_head", "The request's head did not arrive in time.")
 _SLOW_BODY = Refusal(408)
 _LONG_HEAD = Refusal(431)
@@ -103,47 +98,6 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class _Outward:
-    """A transport as answers go out by it. Where somebody may still send, a close comes when he had time to read.
-
-    It knows nothing of its connection, which would then be freed by the garbage collector only.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._timer: asyncio.TimerHandle | None = None
-        self.is_quiet = True
-        """Whether all has come that was begun."""
-        self.is_leaving = False
-        """Whether nothing more is said, but what comes is still taken."""
-        self.write = transport.write
-
-    def is_closing(self) -> bool:
-        """Whether nothing more can be said."""
-        return self.is_leaving or self._transport.is_closing()
-
-    def close(self) -> None:
-        """Say nothing more, and close at once or soon."""
-        if self.is_quiet or not self._transport.can_write_eof():
-            self.close_now()
-        elif not self.is_closing():
-            self.is_leaving = True
-            self._transport.write_eof()
-            self._timer = self._loop.call_later(LINGER_SECONDS, self._transport.close)
-
-    def close_now(self) -> None:
-        """Take nothing more either."""
-        self.forget_timer()
-        self._transport.close()
-
-    def forget_timer(self) -> None:
-        """When there is nothing left to be closed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's connection with these bounds."""
 
@@ -167,29 +121,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_last = False
         """Whether the head that is to come is the last one."""
         self._ended = False
-        self._lost = False
-        self._unread_timer: asyncio.TimerHandle | None = None
-        self._unread = 0
-        self._was_read = False
 
     # --- what comes in -----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type] # its own type is narrower than asyncio's
         self.flow: _Flow = _Flow(self.transport)
-        self._outward = _Outward(self.transport, self.loop)
+        self._outward = Outward(self.transport, self.loop)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._held:
             self._all.refused.add("incomplete_body")
-        self._lost = True
         self._take_no_more()
         self._drop_waiting()
         self._unset_keepalive_if_required()
-        self._outward.forget_timer()
-        if self._unread_timer is not None:
-            self._unread_timer.cancel()
+        self._outward.lost()
         if self._running is not None:
             self._disconnect(self._running)
         super().connection_lost(exc)
@@ -387,7 +334,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not (self._in_body and self._is_answered()):  # else one request would have two answers
             self._all.refused.add(failure.code)
             if not self._owes_answer():
-                self.transport.write(_answer_to(failure))
+                self.transport.write(answer_to(failure))
         self._end()
 
     def _is_answered(self) -> bool:
@@ -404,7 +351,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._give_up_running()
             self._outward.close()
             self.flow.resume_reading()
-            self._watch_reader()
 
     def _take_no_more(self) -> None:
         """Keep nothing of what came but requests that are whole and wait to be answered."""
@@ -441,7 +387,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self.server_state.total_requests += 1
             self._take_no_more()
             self._drop_waiting()
-            self._watch_reader()
         else:
             super().on_response_complete()
             self._go_on()
@@ -455,36 +400,20 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         else:
             super().shutdown()
-        if self.transport.is_closing():
-            self._watch_reader()
+            if self.transport.is_closing():
+                self._outward.watch_reader()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._watch_reader()
+        self._outward.watch_reader()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_reader()
+        self._outward.watch_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._was_read = True
-
-    def _watch_reader(self) -> None:
-        """See to it that what is to be sent is taken: neither a full buffer nor a closed connection waits for ever."""
-        if self._unread_timer is None and not self._lost:
-            self._unread, self._was_read = self.transport.get_write_buffer_size(), False
-            self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self._look_at_reader)
-
-    def _look_at_reader(self) -> None:
-        self._unread_timer = None
-        left = self.transport.get_write_buffer_size()
-        if not left:
-            return
-        if left < self._unread or self._was_read:
-            self._watch_reader()
-        else:
-            self.transport.abort()
+        self._outward.was_read()
 
 
 def _forget(cycle: RequestResponseCycle) -> None:
@@ -500,17 +429,3 @@ def _declares_too_much(cycle: RequestResponseCycle) -> bool:
     declared = next((size for name, size in cycle.scope["headers"] if name == b"content-length"), b"").strip()
     digits = declared.lstrip(b"0")  # as many as one likes
     return len(digits) > _LENGTH_DIGITS or int(digits or b"0") > MAX_BODY_BYTES
-
-
-@cache
-def _answer_to(failure: Failure) -> bytes:
-    """All of it. Thousands may be due at once, and failures are the few of this module, each equal to itself only."""
-    body = msgspec.json.encode(problem_of(failure))
-    headers = {
-        **headers_of(failure),
-        "Content-Type": MEDIA_TYPE,
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return STATUS_LINE[status_of(failure)] + lines.encode() + b"\r\n" + body
