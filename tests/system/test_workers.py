@@ -80,14 +80,15 @@ def test_all_end_with_their_parent(server: Server) -> None:
 class Supervised:
     """Two workers that only say that they are there, with short bounds."""
 
-    def __init__(self, folder: Path, serve: str) -> None:
-        """`serve` is what each does first; `turn` is the how manieth it is."""
+    def __init__(self, folder: Path, serve: str, before: str = "") -> None:
+        """`serve` is what each does first; `turn` is the how manieth it is. `before` is done before all of it."""
         self._log = folder / "log"
         self._log.touch()
         program = f"""
 import os, signal, sys, time
 from rookery.cli import workers
 workers.SILENT_SECONDS, workers.BEGIN_SECONDS, workers._TICK_SECONDS = 1.0, 1.5, 0.1
+{before}
 
 def serve(pulse, which):
     with open({str(self._log)!r}, "a+") as log:
@@ -124,8 +125,8 @@ sys.exit(workers.Workers(2, serve, lambda: None, lambda: None, 1.0).run())
 def supervise(tmp_path: Path) -> Iterator[Callable[[str], Supervised]]:
     made: list[Supervised] = []
 
-    def make(serve: str) -> Supervised:
-        made.append(Supervised(tmp_path, serve))
+    def make(serve: str, before: str = "") -> Supervised:
+        made.append(Supervised(tmp_path, serve, before))
         return made[-1]
 
     yield make
@@ -164,6 +165,32 @@ def test_a_worker_that_does_not_stop_is_killed(supervise: Callable[[str], Superv
     time.sleep(0.2)  # until they are at work
     assert "has not ended in 1 seconds and is killed" in workers.stop()
     assert workers.parent.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "sys.stderr = open('/dev/full', 'w', buffering=1)",
+        """
+forks, fork = [], os.fork
+def scarce():
+    forks.append(1)
+    if len(forks) == 3: raise OSError(11, "no more processes")
+    return fork()
+os.fork = scarce""",
+    ],
+    ids=["who started it ignores SIGCHLD", "a full disk", "no process to be had"],
+)
+def test_whatever_happens_a_worker_that_died_is_replaced(supervise: Callable[..., Supervised], before: str) -> None:
+    workers = supervise("", before)
+    first, second = workers.until_begun(2)
+    os.kill(second, signal.SIGKILL)
+    third = workers.until_begun(3)[2]
+    assert workers.begun()[third] == workers.begun()[second]
+    assert Path(f"/proc/{first}").exists()
+    workers.stop()
+    assert workers.parent.returncode in (0, 120), "or Python's own word for a disk that is full"
 
 
 def test_who_is_told_to_stop_before_any_serves_ends_well(tmp_path: Path) -> None:

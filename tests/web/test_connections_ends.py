@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from rookery.web import outward
+from rookery.web import connections, outward
 from rookery.web.connections import MAX_HEAD_BYTES, MAX_HEADERS
 from tests.web.listening import CLOSE, GET, Server, head_of, problem
 
@@ -64,6 +64,72 @@ async def test_who_was_refused_and_does_not_go_is_gone_soon(
     async with asyncio.timeout(10):
         while server.server.server_state.connections:
             await asyncio.sleep(0.001)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (head_of(MAX_HEAD_BYTES + 1), (431, "head_too_large")),
+        (b"GET http://:x/ HTTP/1.1\r\nHost: x\r\n\r\n", (400, "malformed_request")),
+        (b"GARBAGE\r\n\r\n", (400, "malformed_request")),
+    ],
+    ids=["a long head", "no address", "garbage"],
+)
+async def test_a_second_request_is_refused_as_a_first_one_is(server: Server, bad: bytes, told: tuple[int, str]) -> None:
+    reader, writer = await server.connect()
+    writer.write(GET)
+    await reader.readuntil(b"\r\n\r\nxx")
+    writer.write(bad)
+    assert problem(await reader.read()) == told
+    assert server.refused() == {told[1]: 1}
+    writer.close()
+
+
+async def test_who_is_refused_to_make_room_has_nothing_wait_any_more(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.gate.clear()
+    tiny = b"GET / HTTP/1.1\r\n\r\n"
+    connected = [await server.connect() for _ in range(4)]
+    async with asyncio.timeout(20):
+        for number, (_, writer) in enumerate(connected[:3]):
+            writer.write(GET + tiny * 200 + (b"GARBAGE\r\n\r\n" if number == 0 else b""))  # the first has ended
+            while server.held_bytes() < 400_000 * (number + 1):
+                await asyncio.sleep(0.001)
+        monkeypatch.setattr(connections, "MAX_HELD_BYTES", server.held_bytes())
+        connected[3][1].write(GET + tiny * 200)
+        while server.held_bytes() > 1_300_000 or len(server.asked) < 4:
+            await asyncio.sleep(0.001)
+        waiting = [len(connection.pipeline) for connection in server.server.server_state.connections]
+        assert sum(waiting) * 2_048 <= server.held_bytes() <= connections.MAX_HELD_BYTES
+        assert 0 in waiting
+        server.gate.set()
+        counts = [0, 0, 0, 0]
+        for number, (reader, writer) in enumerate(connected):
+            writer.write_eof()
+            counts[number] = (await reader.read()).count(b"HTTP/1.1 200 OK")
+        assert min(counts) == 1, "what was begun is answered"
+        assert server.held_bytes() == 0
+    for _, writer in connected:
+        writer.close()
+
+
+async def test_a_server_that_stops_does_not_take_the_answer_from_who_still_sends(server: Server) -> None:
+    server.reads = False
+    reader, writer = await server.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 1_000_000)
+    await writer.drain()
+    async with asyncio.timeout(10):
+        while not server.asked:
+            await asyncio.sleep(0.001)
+    server.server.should_exit = True
+    while server.server.servers[0].is_serving():
+        await asyncio.sleep(0.001)
+    for _ in range(70):
+        writer.write(b"x" * 100_000)
+        await writer.drain()
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
     writer.close()
 
 

@@ -67,7 +67,7 @@ class Cassandra(Process):
 
     `sync` is its `commitlog_sync`: `batch` and `group` answer when the disk has it, `periodic` before. With `keystore`,
     a PEM file of a key and its certificate, it takes TLS only; with `passwords` it asks who comes (at first
-    `cassandra`, `cassandra`). One that `goes_first` is given a core before other programs, where root starts it.
+    `cassandra`, `cassandra`).
     """
 
     start_seconds = 120.0
@@ -84,7 +84,6 @@ class Cassandra(Process):
         sync: str = "periodic",
         keystore: Path | None = None,
         passwords: bool = False,
-        goes_first: bool = False,
     ) -> None:
         super().__init__(folder)
         self.keystore = keystore
@@ -94,7 +93,6 @@ class Cassandra(Process):
         self._storage_port = storage_port or free_port(host)
         self._seed = seed
         self._sync = sync
-        self._goes_first = goes_first and not os.geteuid()  # others may not ask for it
 
     @property
     def address(self) -> str:
@@ -118,7 +116,6 @@ class Cassandra(Process):
             "cassandra.shutdown_announce_in_ms": "100",
         }
         return [
-            *(("nice", "-n", "-10") if self._goes_first else ()),
             java,
             *("-Xms512M", "-Xmx1G", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError"),
             *(f"--add-opens={name}=ALL-UNNAMED" for name in _OPENED),
@@ -189,16 +186,13 @@ client_encryption_options:
 
 
 class Ring:
-    """Three nodes (or so many) of one ring, on 127.0.0.1 and the addresses behind it.
-
-    They go first: a node that waits a second for a core is as good as dead to others, and then two of three are.
-    """
+    """Three nodes (or so many) of one ring, on 127.0.0.1 and the addresses behind it."""
 
     def __init__(self, folder: Path, *, many: int = 3, sync: str = "periodic", port: int = 0) -> None:
         hosts = [f"127.0.0.{number}" for number in range(1, many + 1)]
         port, storage = port or _port_free_on(hosts), _port_free_on(hosts)
         self.nodes = [
-            Cassandra(folder / f"node-{number}", host=host, port=port, storage_port=storage, sync=sync, goes_first=True)
+            Cassandra(folder / f"node-{number}", host=host, port=port, storage_port=storage, sync=sync)
             for number, host in enumerate(hosts, 1)
         ]
 

@@ -129,6 +129,8 @@ class Process:
     def pause(self) -> None:
         """Stop it in its tracks (SIGSTOP): its connections stay open and nothing answers."""
         self._signal(signal.SIGSTOP)
+        while any(_state_of(task) not in "TZ" for task in Path(f"/proc/{self.pid}/task").iterdir()):
+            time.sleep(0.001)  # until each of its threads has heard
 
     def resume(self) -> None:
         """Let it go on with what it had."""
@@ -153,3 +155,10 @@ def _die_with(parent: int) -> None:
     _libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(1)
+
+
+def _state_of(task: Path) -> str:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"

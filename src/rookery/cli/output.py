@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,13 +16,14 @@ def say(line: str) -> None:
 
 
 def tell(line: str) -> None:
-    """A line for whoever looks on."""
-    print(line, file=sys.stderr)
+    """A line for whoever looks on. That nobody does, or that his disk is full, is no reason to end."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def complain(line: str) -> None:
     """One error in one line."""
-    print(f"rookery: {line}", file=sys.stderr)
+    tell(f"rookery: {line}")
 
 
 @contextmanager

@@ -90,6 +90,7 @@ class Workers:
         These signals, and those of the workers, are not handled but waited for: so each is dealt with between two
         steps, and never within one.
         """
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who started us may ignore it, and none could be waited for
         signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
         before = time.monotonic()
         for which in range(self._many):
@@ -104,7 +105,7 @@ class Workers:
             self._watch(now, stood_still=now - before - _TICK_SECONDS)
             for which in [which for which, when in self._due.items() if when <= now]:
                 del self._due[which]
-                self._start(which)
+                self._start_again(which, now)
             before = now
         return int(self._failed)
 
@@ -116,12 +117,26 @@ class Workers:
         told, tells = os.pipe()
         fcntl.fcntl(told, fcntl.F_SETOWN, parent)
         fcntl.fcntl(told, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-        process = os.fork()
-        if not process:
+        try:
+            process = os.fork()
+        except OSError:
             os.close(told)
+            os.close(tells)
+            raise
+        if not process:
+            for pipe in (told, *(worker.told for worker in self._running.values())):
+                os.close(pipe)
             self._be_worker(parent, tells, which)
         os.close(tells)
         self._running[process] = _Worker(which, told, time.monotonic())
+
+    def _start_again(self, which: int, now: float) -> None:
+        try:
+            self._start(which)
+        except OSError as error:  # no memory or no process to be had just now: those that run go on
+            self._pause = min(max(2 * self._pause, 1.0), _LONGEST_PAUSE)
+            self._due[which] = now + self._pause
+            complain(f"no worker can be started: {(error.strerror or 'it failed').lower()}")
 
     def _be_worker(self, parent: int, tells: int, which: int) -> NoReturn:
         status = 1

@@ -72,7 +72,7 @@ class Connections:
         for connection in sorted(self._holding, key=self._holding.__getitem__, reverse=True):
             if self._held_bytes <= MAX_HELD_BYTES * 7 // 8:
                 break
-            connection.refuse(_BUSY)
+            connection.give_way()
 
     def readings(self) -> Iterable[Reading]:
         """Why requests were refused, and what is kept of those that are not all there."""
@@ -133,8 +133,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._held:
             self._all.refused.add("incomplete_body")
-        self._take_no_more()
         self._drop_waiting()
+        self._take_no_more()
         self._unset_keepalive_if_required()
         self._outward.lost()
         if self._running is not None:
@@ -155,6 +155,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._held:
                 self._await_body(self._held[0], is_all=at >= len(came))
         if self._ended:
+            self._all.hold(self, self._kept_bytes())
             return
         self._to_parse = came[at:]
         if self._held:
@@ -164,15 +165,23 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
         self._outward.is_quiet = not (self.flow.is_behind or self._in_head or self._in_body)
         self._all.hold(self, self._kept_bytes())
-        if not (self._held or self._late_timer or self.timeout_keep_alive_task or self._is_answering()):
-            # The rest of a body that was not waited for is there.
+        if self._is_idle():  # the rest of a body that was not waited for is there
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
+    def _is_idle(self) -> bool:
+        """Whether nothing is under way, and nobody waits for it."""
+        is_waited_for = self._late_timer is not None or self.timeout_keep_alive_task is not None
+        return not (self._ended or self._held or is_waited_for or self._is_answering())
+
     def _kept_bytes(self) -> int:
         """About what is kept of requests that are not being answered yet."""
-        kept = len(self._to_parse) + sum(_REQUEST_BYTES + len(cycle.body) for cycle, _ in self.pipeline)
+        kept = len(self._to_parse)
+        for cycle, _ in self.pipeline:
+            kept += _REQUEST_BYTES + _HEADER_BYTES * len(cast("list[Any]", cycle.scope["headers"])) + len(cycle.body)
+        if self._ended:
+            return kept
         if self._in_head:
             kept += _REQUEST_BYTES + self._around + _HEADER_BYTES * len(self.headers)
         elif self._held:
@@ -239,7 +248,6 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._head_bytes = self._around + _HEADER_BYTES * len(self.headers)
         self._in_head = False
-        self._in_body = True
         self._around = 0
         self._stop_waiting()
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
@@ -250,6 +258,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             self.cycle.keep_alive &= not self._is_last
             self.cycle.transport = cast("asyncio.Transport", self._outward)
+            self._in_body = True
 
     def on_body(self, body: bytes) -> None:
         self._around -= len(body)
@@ -337,6 +346,16 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.write(answer_to(failure))
         self._end()
 
+    def give_way(self) -> None:
+        """Be refused, to make room for others. Nothing that waits was begun, so whoever sent it may send it again."""
+        self._drop_waiting()
+        if not self._ended:
+            self.refuse(_BUSY)
+            return
+        if self._running is not None:
+            self._running.keep_alive = False
+        self._all.hold(self, self._kept_bytes())
+
     def _is_answered(self) -> bool:
         """Whether the newest request is."""
         return self._running is not None and not (self._is_answering() or self._held or self.pipeline)
@@ -365,7 +384,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.is_behind = False
         if self.pipeline and self.pipeline[0][0].more_body:
             _forget(self.pipeline.popleft()[0])
-        self._all.hold(self, 0)
+        self._all.hold(self, self._kept_bytes())
 
     def _drop_waiting(self) -> None:
         while self.pipeline:
@@ -385,8 +404,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._running.body = bytearray()  # which nobody may have asked for
         if self._outward.is_closing():
             self.server_state.total_requests += 1
-            self._take_no_more()
             self._drop_waiting()
+            self._take_no_more()
         else:
             super().on_response_complete()
             self._go_on()
@@ -397,7 +416,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._outward.close_now()
         elif self._in_head and not self._is_answering():
             self._is_last = True  # it is the next thing that is owed
-            return
+        elif self._in_body and self._is_answered():
+            self._end()  # he still sends, and shall read it
         else:
             super().shutdown()
             if self.transport.is_closing():
