@@ -12,6 +12,7 @@ import uvloop
 
 from rookery.adapters.memcached import MemcachedCache
 from rookery.adapters.memcached.cache import ITEM_BYTES
+from rookery.adapters.memcached.epochs import Epochs
 from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Unavailable
 from rookery.ports.cache import Swap
@@ -135,6 +136,37 @@ async def test_many_who_find_it_broken_open_one_connection(store: Store, server:
         async with asyncio.timeout(10):
             while not await cache.get_for_swap([OTHER]) and await cache.add_many([OTHER], b"", 60) != [True]:
                 await asyncio.sleep(0.01)
+
+
+class HangingStore:
+    """A store that tells the epoch of a server until it hangs, as one does whose nodes were just killed."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self.hangs = False
+
+    async def epochs(self) -> dict[str, int]:
+        if self.hangs:
+            await asyncio.get_running_loop().create_future()
+        return {self._server: 1}
+
+
+async def test_a_store_that_hangs_keeps_nobody_from_what_is_cached() -> None:
+    store = HangingStore("one")
+    epochs = Epochs(["one"], cast("Store", store), SystemClock(), PERIOD)
+    running = asyncio.create_task(epochs.run())
+    try:
+        async with asyncio.timeout(10):
+            while epochs.for_reading("one") is None:
+                await asyncio.sleep(0.001)
+        store.hangs = True
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            assert epochs.for_reading("one") == 1
+            await asyncio.sleep(0.005)
+    finally:
+        running.cancel()
+        await epochs.close()
 
 
 async def test_what_a_hung_server_held_does_not_come_back_with_it(store: Store, server: Memcached) -> None:
