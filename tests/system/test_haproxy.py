@@ -366,7 +366,7 @@ class Load:
         try:
             answer = await self.http.request(method, path, **sent)  # type: ignore[arg-type]
         except httpx.TransportError as error:
-            self.failed[f"{method} {type(error).__name__}"] += 1
+            self.failed[f"{method} {type(error).__name__}: {error}"] += 1
             return
         if answer.status_code != status:
             self.failed[f"{method} {answer.status_code} {answer.text[:80]}"] += 1
