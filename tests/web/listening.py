@@ -25,6 +25,9 @@ class Server:
         self.reads = True
         self.gate = asyncio.Event()
         self.gate.set()
+        self.gap = asyncio.Event()
+        """Lies between an answer's head and its body."""
+        self.gap.set()
         self.port = 0
         self.server: Any = None
         self.connections = Connections()
@@ -54,6 +57,7 @@ class Server:
         answer = b"x" * {"/big": BIG, "/some": 60_000}.get(path, 2)
         headers = [(b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.gap.wait()
         for start in range(0, len(answer), 65_536):
             some = answer[start : start + 65_536]
             await send({"type": "http.response.body", "body": some, "more_body": start + 65_536 < len(answer)})

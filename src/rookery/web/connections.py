@@ -321,6 +321,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._held:
             held, self._held = self._held, None
             self._running = held[0]
+            self._outward.begin_answer()
             held[0].waiting_for_100_continue = False  # it was told, or needed not be
             super()._start_asgi_task(*held)
 
@@ -402,6 +403,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._running is not None:
             self._running.body = bytearray()  # which nobody may have asked for
+        self._outward.send_head()  # of an answer without a body
         if self._outward.is_closing():
             self.server_state.total_requests += 1
             self._drop_waiting()

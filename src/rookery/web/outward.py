@@ -16,8 +16,9 @@ UNREAD_SECONDS = 30.0
 
 
 class Outward:
-    """A transport as answers go out by it. Where somebody may still send, a close comes when he had time to read.
+    """A transport as answers go out by it: head and body together, so that a server which dies leaves all or nothing.
 
+    Where somebody may still send, a close comes when he had time to read.
     It knows nothing of its connection, which would then be freed by the garbage collector only.
     """
 
@@ -33,7 +34,29 @@ class Outward:
         self._unread_timer: asyncio.TimerHandle | None = None
         self._unread = 0
         self._was_read = False
-        self.write = transport.write
+        self._is_head_due = False
+        self._head = b""
+
+    def begin_answer(self) -> None:
+        """What is written next is a head."""
+        self._is_head_due = True
+
+    def write(self, data: bytes) -> None:
+        """Send it; a head with what comes right after it, or by itself."""
+        if self._is_head_due:
+            self._is_head_due, self._head = False, data
+            self._loop.call_soon(self.send_head)
+        elif self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        else:
+            self._transport.write(data)
+
+    def send_head(self) -> None:
+        """Send a head that no body followed so far."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
 
     def is_closing(self) -> bool:
         """Whether nothing more can be said."""
@@ -41,6 +64,7 @@ class Outward:
 
     def close(self) -> None:
         """Say nothing more, and close at once or soon."""
+        self.send_head()
         if self.is_quiet or not self._transport.can_write_eof():
             self.close_now()
         elif not self.is_closing():
@@ -77,6 +101,7 @@ class Outward:
     def lost(self) -> None:
         """When there is nothing left to be closed."""
         self._is_lost = True
+        self._head = b""
         for timer in (self._timer, self._unread_timer):
             if timer is not None:
                 timer.cancel()
