@@ -22,7 +22,16 @@ SHORT_FORM = ["test_stopping", "test_export"]
 LONG_FORM = [
     *SHORT_FORM,
     *("test_backup", "test_client", "test_client_faults", "test_commands", "test_counts", "test_full_disk"),
-    *("test_haproxy", "test_histories", "test_kills", "test_pages", "test_redis_kills", "test_redis_ranking"),
+    *(
+        "haproxy/test_passing",
+        "haproxy/test_restarts",
+        "haproxy/test_slow",
+        "test_histories",
+        "test_kills",
+        "test_pages",
+        "test_redis_kills",
+        "test_redis_ranking",
+    ),
     *("test_rsyslog", "test_traces", "test_two_servers", "test_workers"),
 ]
 
