@@ -80,6 +80,7 @@ def test_haproxy_is_told_what_its_file_asks_for_and_is_believed(composed: Mappin
         environment = composed["services"][f"rookery{number}"]["environment"]
         assert environment["ROOKERY_TRUSTED_PROXIES"] == f"{addresses['haproxy']}/32"
         assert haproxy["environment"][f"ROOKERY_SERVER{number}"] == f"{addresses[f'rookery{number}']}:5000"
+        assert composed["services"][f"rookery{number}"]["hostname"] == f"rookery{number}", "its folder of log lines"
         assert int(environment["ROOKERY_DRAIN_SECONDS"]) >= 2, "one second to be asked, half a second to be believed"
 
 

@@ -152,6 +152,7 @@ def test_by_the_script_up_and_back_and_away(box: Debian) -> None:
         assert "0.1.0" in refused.splitlines()[-1]
         assert bodies(url) == ["hello"]
     assert_units_run_what_is_there(box, UNITS)
+    assert_cron_makes_backups(box)
     assert_several_run_beside_each_other(box)
 
     # The next version, and back.
@@ -258,6 +259,18 @@ def with_systemd(box: Debian) -> None:
 def units(box: Debian) -> set[str]:
     """What runs."""
     return {file.name for file in box.path("/units").iterdir()}
+
+
+def assert_cron_makes_backups(box: Debian) -> None:
+    """By the line of our book, with the environment that Debian's cron gives it."""
+    text = (ROOT / "docs/backup.md").read_text().partition("```cron\n")[2].partition("\n```")[0]
+    *_, user, command = text.split(maxsplit=6)
+    assert user == "rookery"
+    who = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups")
+    box.run(*who, "env", "-i", "PATH=/usr/bin:/bin", "SHELL=/bin/sh", "/bin/sh", "-c", command.replace("\\%", "%"))
+    (made,) = box.path("/var/backups/rookery").iterdir()
+    assert made.name.endswith(".rookery")
+    made.unlink()
 
 
 def assert_several_run_beside_each_other(box: Debian) -> None:

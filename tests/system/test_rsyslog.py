@@ -169,6 +169,48 @@ async def test_what_waits_is_on_the_disk_and_outlives_the_local_one(
     assert set(found.values()) == {1}
 
 
+async def test_a_full_disk_queue_holds_up_nobody_and_says_how_many_it_dropped(
+    central: Rsyslog, authority: Authority, tmp_path: Path
+) -> None:
+    shipped, lines = (SHIPPED / "rookery.conf").read_text(), 20_000
+    small = tmp_path / "small.conf"
+    small.write_text(shipped.replace('maxDiskSpace="2g"', 'maxDiskSpace="3m"').replace('interval="60"', 'interval="1"'))
+    own = authority.sign("small", "127.0.0.1")
+    local = Rsyslog(tmp_path / "small", small, authority=authority.certificate, own=own, central=central.port)
+    central.kill()
+    with started(local):
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(send_lines, local, range(lines))
+        async with asyncio.timeout(ARRIVED_SECONDS):
+            while not local.dropped.exists():
+                await asyncio.sleep(0.05)
+        await asyncio.to_thread(until_it_rests, local.spool)
+        central.start()
+        async with asyncio.timeout(ARRIVED_SECONDS):
+            while len(found := filed(central)) + dropped(local) < lines:
+                await asyncio.sleep(0.1)
+            await asyncio.to_thread(send_lines, local, range(lines, lines + 10))
+            while not {str(number) for number in range(lines, lines + 10)} <= found.keys():
+                await asyncio.sleep(0.1)
+                found = filed(central)
+    assert set(found.values()) == {1}
+    missing = lines + 10 - len(found)
+    assert 0 < missing <= dropped(local)  # which counts words of its own too
+
+
+def dropped(local: Rsyslog) -> int:
+    return sum(map(int, re.findall(r"discarded\.full=(\d+)", local.dropped.read_text())))
+
+
+async def test_a_line_as_long_as_a_stack_trace_is_whole(local: Rsyslog, central: Rsyslog) -> None:
+    line = json.dumps({"request_id": "long", "trace": "x" * 30_000})
+    sent = f"<134>1 2026-11-25T00:00:00Z box rookery 1 - - {line}".encode()
+    with socket.create_connection(("127.0.0.1", local.port)) as connection:
+        connection.sendall(b"%d %b" % (len(sent), sent))
+    await until_all(central, {"long"})
+    assert next(central.logs.rglob("*.log")).read_text().strip() == line
+
+
 class Filer:
     """Our program that files lines, as rsyslog runs it."""
 
@@ -276,3 +318,27 @@ def test_files_of_other_days_are_compressed_and_old_ones_removed(tmp_path: Path)
     found = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     assert found == {"host/today.log", "host/yesterday.log.gz", "host/late.log.gz", "host/last month.log.gz"}
     assert gzip.decompress((tmp_path / "host" / "late.log.gz").read_bytes()) == b"{}\n{}\n"
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_no_line_is_lost_or_twice_where_that_is_cut_off(tmp_path: Path, call: int) -> None:
+    logs, programs = tmp_path / "logs", tmp_path / "programs"
+    logs.mkdir()
+    programs.mkdir()
+    (logs / "late.log.gz").write_bytes(gzip.compress(b"1\n"))
+    for name, text in (("late.log", "2\n"), ("other.log", "3\n")):
+        (logs / name).write_text(text)
+        os.utime(logs / name, (time.time() - 3 * 86_400,) * 2)
+    for name in ("cat", "gzip", "mv", "rm"):
+        program = programs / name
+        program.write_text(
+            f"#!/bin/sh\necho >>{tmp_path}/calls\n[ $(wc -l <{tmp_path}/calls) != {call} ] || exit 1\n"
+            f'exec {shutil.which(name)} "$@"\n'
+        )
+        program.chmod(0o755)
+    shadowed = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    for _ in range(2):
+        subprocess.run([SHIPPED / "rookery-logs", logs], env=shadowed, check=False)
+    assert len((tmp_path / "calls").read_text()) >= call, "it was cut off"
+    found = {file.name: gzip.decompress(file.read_bytes()) for file in logs.iterdir()}
+    assert found == {"late.log.gz": b"1\n2\n", "other.log.gz": b"3\n"}

@@ -8,6 +8,7 @@ from tools.servers.installing import require, require_file
 from tools.servers.process import Process, free_port
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "rsyslog"
+_WITH_THEM = SHIPPED / "00-rookery.conf"
 _RELP = "usr/lib/*/rsyslog/imrelp.so"
 _TLS = "usr/lib/*/rsyslog/lmnsd_gtls.so"
 _FOR_TLS = "#tls "
@@ -46,6 +47,11 @@ class Rsyslog(Process):
         """Where the central one files what it gets."""
         return self.folder / "files"
 
+    @property
+    def dropped(self) -> Path:
+        """Where the local one says how many lines it had no place for."""
+        return self.folder / "dropped"
+
     def command(self) -> Sequence[str]:
         program = require("rsyslogd", "rsyslog")
         require_file(_RELP, "rsyslog-relp")
@@ -76,6 +82,7 @@ class Rsyslog(Process):
             "/etc/rsyslog.d/rookery/own.pem": str(self._own),
             "/etc/rsyslog.d/rookery/own.key": str(self._own),
             "/usr/local/sbin/rookery-file": str(SHIPPED / "rookery-file"),
+            "/var/log/rookery-dropped": str(self.dropped),
             "/var/log/rookery": str(self.logs),
             "/var/spool/rsyslog": str(self.spool),
             'port="5140"': f'port="{self.port}"',
@@ -86,7 +93,7 @@ class Rsyslog(Process):
             text = text.replace(word, here)
         if "\nglobal(" in text:
             return text
-        return f'global(workDirectory="{self.spool}" net.enableDNS="off" maxMessageSize="64k")\n{text}'
+        return f"$WorkDirectory {self.spool}\n{_WITH_THEM.read_text()}{text}"  # the first line is Debian's own
 
 
 def _with_tls(text: str) -> str:
