@@ -4,19 +4,21 @@ import json
 import re
 import socket
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
+from secrets import token_hex
 
 import httpx
 import pytest
 import yaml
 
+from tests.contract.adapters import cassandra
 from tests.servers import running
 from tests.serving import running_server
 from tests.web.test_metrics import documented, expect_documented
 from tools.servers import Memcached, Redis
 from tools.servers.installing import require
 from tools.servers.process import free_port
+from tools.servers.rookery import apply_schema
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
@@ -99,18 +101,38 @@ def elsewhere() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("flags", [list, elsewhere], ids=["alone", "elsewhere"])
-def test_prometheus_takes_what_a_server_shows(flags: Callable[[], list[str]], tmp_path: Path) -> None:
+def on_cassandra() -> list[str]:
+    server = cassandra.server()
+    flags = ["--store", "cassandra", "--store-servers", server.address, "--store-keyspace", f"shown_{token_hex(4)}"]
+    apply_schema([*flags, "--store-replication", "1"])
+    return flags
+
+
+AT_FAULTS = {"rookery_cassandra_failures_total", "rookery_store_failures_total", "rookery_ranking_failures_total"}
+"""Those that are not there before something went wrong."""
+
+
+def test_prometheus_takes_what_servers_on_cassandra_and_elsewhere_show_and_that_is_all_we_speak_of(
+    tmp_path: Path,
+) -> None:
+    found: set[str] = set()
+    for name, flags in {"alone": [], "elsewhere": elsewhere(), "cassandra": on_cassandra()}.items():
+        shown = shown_by(tmp_path / name, flags)
+        expect_documented(shown)
+        promtool("check", "metrics", stdin="".join(f"{line}\n" for line in shown.splitlines() if "python_" not in line))
+        found |= set(re.findall(r"^# TYPE (rookery_\w+)", shown, re.MULTILINE))
+    assert documented().keys() - found == AT_FAULTS
+
+
+def shown_by(folder: Path, flags: list[str]) -> str:
+    """What a server shows that was asked something, good and bad."""
     port = free_port()
-    with running_server(tmp_path, "--metrics-port", str(port), *flags()) as server:
+    with running_server(folder, "--metrics-port", str(port), *flags) as server:
         httpx.post(f"{server.url}/tweet", json={"user_name": "ada", "body": "one"}).raise_for_status()
         httpx.get(f"{server.url}/feed/@ada").raise_for_status()
+        httpx.get(f"{server.url}/readyz").raise_for_status()
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(b"nonsense\r\n\r\n")
             assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
-        shown = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         assert httpx.get(f"{server.url}/metrics").status_code == 404, "they are not for everyone"
-    for name in ("rookery_request_seconds_count", "rookery_connections_refused_total", "rookery_cache_reads_total"):
-        assert f"\n{name}{{" in shown
-    expect_documented(shown)
-    promtool("check", "metrics", stdin="".join(f"{line}\n" for line in shown.splitlines() if "python_" not in line))
+        return httpx.get(f"http://127.0.0.1:{port}/metrics").text

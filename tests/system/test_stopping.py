@@ -2,10 +2,12 @@
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -73,6 +75,68 @@ cli.main()
     command = [sys.executable, "-c", program, "serve", "--port", "0", "--data", str(tmp_path), "--drain-seconds", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def stopped_in_the_middle(patch: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """How one ends whose code is changed so, told to stop while somebody waits for the top list."""
+    program = f"""
+import asyncio
+from contextlib import asynccontextmanager
+from rookery import cli
+from rookery.cli import server
+from rookery.web import door
+async def hang(*_):
+    await asyncio.sleep(3600)
+{patch}
+cli.main()
+"""
+    command = [sys.executable, "-c", program, "serve", "--port", "0", "--data", str(tmp_path)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        ExitStack() as stack,
+    ):
+        stack.callback(process.kill)
+        assert process.stderr
+        said = process.stderr.readline()
+        address = said.partition("http://")[2].split()[0]
+        host, port = address.rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as connection:  # who asks, and goes on to wait
+            connection.sendall(b"GET /top HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert httpx.get(f"http://{address}/livez").status_code == 200, "what came before it was read"
+            process.terminate()
+            out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, process.returncode, out, said + err)
+
+
+NEVER_ANSWERED = """
+server._ANSWER_SECONDS = 1
+inner = door.Door._answer
+async def hang_at_times(self, visit, *given):
+    await (hang() if visit.scope["path"] == "/top" else inner(self, visit, *given))
+door.Door._answer = hang_at_times
+"""
+
+
+def test_a_request_that_never_ends_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    done = stopped_in_the_middle(NEVER_ANSWERED, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_close_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    patch = """
+server.STOP_SECONDS = 2
+inner = server.open_server
+@asynccontextmanager
+async def never_closed(settings):
+    async with inner(settings) as opened:
+        try:
+            yield opened
+        finally:
+            await hang()
+server.open_server = never_closed
+"""
+    done = stopped_in_the_middle(patch, tmp_path)
+    assert (done.returncode, "still not closed after 2 seconds" in done.stderr) == (1, True)
 
 
 async def test_what_is_under_way_is_answered_and_nobody_else_is_let_in(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rookery.cli import build
-from rookery.config import SPECS, Settings, Spec, reference
+from rookery.config import SPECS, Settings, Spec, load, reference
 from rookery.web.app import create_routes, openapi_document
 from rookery.wiring import web_options
 from tests.clocks import HandClock
@@ -37,6 +37,16 @@ def test_every_setting_is_documented(spec: Spec) -> None:
 
 def test_the_page_of_settings_is_the_codes_own() -> None:
     assert reference().strip() in page("settings.md")
+
+
+@pytest.mark.parametrize("name", ["haproxy.md", "redis.md", "scaling.md", "settings.md"])
+def test_the_settings_that_it_shows_can_be_read(name: str, tmp_path: Path) -> None:
+    shown = re.findall(r"```toml\n(.*?)```", page(name), re.DOTALL)
+    assert shown
+    for number, text in enumerate(shown):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(text)
+        load(flags={}, environ={}, file=file)
 
 
 def routes() -> set[tuple[str, str]]:

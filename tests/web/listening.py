@@ -28,6 +28,8 @@ class Server:
         self.gap = asyncio.Event()
         """Lies between an answer's head and its body."""
         self.gap.set()
+        self.fails = False
+        """Whether it fails after an answer's head."""
         self.port = 0
         self.server: Any = None
         self.connections = Connections()
@@ -58,6 +60,8 @@ class Server:
         headers = [(b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await self.gap.wait()
+        if self.fails:
+            raise RuntimeError("in the middle of an answer")
         for start in range(0, len(answer), 65_536):
             some = answer[start : start + 65_536]
             await send({"type": "http.response.body", "body": some, "more_body": start + 65_536 < len(answer)})

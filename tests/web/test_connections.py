@@ -131,26 +131,6 @@ async def test_requests_of_one_segment_are_made_as_they_are_answered(server: Ser
     assert len(server.asked) == 10_001
 
 
-async def test_who_goes_while_he_is_answered_has_nothing_more_done_for_him(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outward, "UNREAD_SECONDS", 0.05)
-    server.gate.clear()
-    _, writer = await server.connect()
-    writer.write(GET)
-    async with asyncio.timeout(10):
-        while not server.asked:
-            await asyncio.sleep(0.001)
-        (connection,) = server.server.server_state.connections
-        writer.transport.abort()
-        while server.server.server_state.connections:
-            await asyncio.sleep(0.001)
-        server.gate.set()
-        while server.server.server_state.tasks:
-            await asyncio.sleep(0.001)
-    assert connection._outward._unread_timer is None
-
-
 async def test_a_head_has_128_headers(server: Server) -> None:
     head = b"GET / HTTP/1.1\r\nConnection: close\r\n%b\r\n"
     assert (await server.send(head % (b"a: b\r\n" * (MAX_HEADERS - 1)))).startswith(b"HTTP/1.1 200 OK")

@@ -12,6 +12,7 @@ from rookery.web import connections, outward
 from rookery.web.connections import MAX_HEAD_BYTES, MAX_HEADERS
 from tests.web.listening import CLOSE, GET, Server, head_of, problem
 
+LONG_POST = b"Content-Length: 5\r\nFiller: " + b"f" * 30_000 + b"\r\n\r\n"
 HALF = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe"
 
 
@@ -240,3 +241,55 @@ async def test_what_waits_behind_an_answer_that_nobody_reads_counts_with_all(ser
         assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 2_001
         assert server.held_bytes() == 0
     writer.close()
+
+
+async def test_who_sends_no_more_is_answered_and_closed(server: Server) -> None:
+    post = b"POST /one HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+    server.gate.clear()
+    reader, writer = await server.connect()
+    writer.write(post + GET + b"GET /part")
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        while not server.asked:
+            await asyncio.sleep(0.001)
+        server.gate.set()
+        assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 2
+    assert server.asked == [("/one", b"hello"), ("/", b"")]
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", GET, b"GET /part", HALF], ids=["nothing", "a request", "a head", "a body"])
+async def test_who_sends_no_more_and_is_owed_nothing_is_closed(server: Server, sent: bytes) -> None:
+    reader, writer = await server.connect()
+    writer.write(sent)
+    writer.write_eof()
+    answer = await asyncio.wait_for(reader.read(), 10)
+    assert answer.count(b"HTTP/1.1 200 OK") == sent.count(b"GET / ")
+    assert server.refused() == ({"incomplete_body": 1} if sent == HALF else {})
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        GET + b"GET / HTTP/1.1\r\nFiller: " + b"f" * 30_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nUpgrade: x\r\nConnection: Upgrade\r\n" + LONG_POST,
+        b"POST / HTTP/1.1\r\n" + LONG_POST,
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: " + b"f" * 30_000,
+    ],
+    ids=["behind another", "with an offer", "before a body", "a trailer"],
+)
+async def test_all_that_is_kept_is_counted(server: Server, sent: bytes) -> None:
+    server.gate.clear()
+    _, writer = await server.connect()
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        while server.held_bytes() < 25_000:  # but for a slice, at most
+            await asyncio.sleep(0.001)
+    assert server.held_bytes() < 45_000
+    writer.transport.abort()
+
+
+async def test_a_trailer_has_the_bound_of_a_head(server: Server) -> None:
+    begun = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n0\r\na: "
+    assert problem(await server.send(begun + b"f" * 40_000)) == (413, "too_large")

@@ -1,89 +1,95 @@
-"""Head and body of an answer go out together: a server that is killed leaves all of it or nothing."""
+"""Head and body of an answer go out together: a server that is killed leaves all of it or nothing. On real sockets."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from rookery.web.outward import Outward
-from tests.web.listening import Server
+from rookery.web import connections
+from tests.web.listening import CLOSE, GET, Server
+
+HEAD = GET.replace(b"GET", b"HEAD")
 
 
-class Noting(asyncio.Transport):
-    """A transport that notes each time something is given to the system."""
+class Noting:
+    """A transport that notes what is given to the system at once."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent: list[bytes] = []
+    def __init__(self, real: asyncio.Transport, written: list[bytes]) -> None:
+        self._real = real
+        self._written = written
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.sent.append(bytes(data))
+    def write(self, data: bytes) -> None:
+        self._written.append(bytes(data))
+        self._real.write(data)
 
-    def close(self) -> None:
-        self.sent.append(b"closed")
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
 
 
 @pytest.fixture
-async def noting() -> Noting:
-    return Noting()
+def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What servers write from now on, each time."""
+    noted: list[bytes] = []
+    inner = connections.BoundedProtocol.connection_made
+
+    def connection_made(self: connections.BoundedProtocol, transport: Any) -> None:
+        inner(self, Noting(transport, noted))  # type: ignore[arg-type] # it is one but for its class
+
+    monkeypatch.setattr(connections.BoundedProtocol, "connection_made", connection_made)
+    return noted
 
 
-@pytest.fixture
-async def outward(noting: Noting) -> Outward:
-    return Outward(noting, asyncio.get_running_loop())
+async def test_head_and_body_are_one_write(server: Server, written: list[bytes]) -> None:
+    await server.send(GET + GET + CLOSE)
+    assert [(one[:15], one[-4:]) for one in written] == [(b"HTTP/1.1 200 OK", b"\r\nxx")] * 3
 
 
-async def test_head_and_body_are_one_write(outward: Outward, noting: Noting) -> None:
-    for _ in range(2):
-        outward.begin_answer()
-        outward.write(b"head ")
-        outward.write(b"body")
-        outward.write(b"more")
-    await asyncio.sleep(0)
-    assert noting.sent == [b"head body", b"more"] * 2
-
-
-async def test_a_head_does_not_wait_for_a_body_that_takes_its_time(outward: Outward, noting: Noting) -> None:
-    outward.begin_answer()
-    outward.write(b"head")
-    await asyncio.sleep(0)
-    assert noting.sent == [b"head"]
-    outward.write(b"body")
-    assert noting.sent == [b"head", b"body"]
-
-
-async def test_a_head_goes_out_before_the_end(outward: Outward, noting: Noting) -> None:
-    outward.begin_answer()
-    outward.write(b"head")
-    outward.close()
-    await asyncio.sleep(0)
-    assert noting.sent == [b"head", b"closed"]
-
-
-async def test_nothing_is_written_to_a_connection_that_is_gone(outward: Outward, noting: Noting) -> None:
-    outward.begin_answer()
-    outward.write(b"head")
-    outward.lost()
-    await asyncio.sleep(0)
-    assert noting.sent == []
-
-
-async def test_who_waits_for_a_slow_body_has_its_head(server: Server) -> None:
+async def test_a_head_does_not_wait_for_a_body_that_takes_its_time(server: Server, written: list[bytes]) -> None:
     server.gap.clear()
     reader, writer = await server.connect()
-    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(GET)
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     server.gap.set()
     assert (head[:15], await reader.readexactly(2)) == (b"HTTP/1.1 200 OK", b"xx")
+    assert written == [head, b"xx"]
     writer.close()
 
 
-async def test_answers_without_a_body_come_in_their_order(server: Server) -> None:
-    asked = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
-    answers = await server.send(asked + asked + asked.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-    assert [answer[:15] for answer in answers.split(b"\r\n\r\n")] == [b"HTTP/1.1 200 OK"] * 3 + [b""]
+async def test_a_head_whose_body_fails_goes_out_before_the_end(server: Server, written: list[bytes]) -> None:
+    server.fails = True
+    answer = await server.send(GET)
+    assert answer.endswith(b"\r\n\r\n")
+    assert written == [answer]
+
+
+async def test_an_answer_without_a_body_comes_before_what_is_said_after_it(server: Server) -> None:
+    asked = b"POST /one HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    reader, writer = await server.connect()
+    writer.write(HEAD + asked)
+    told = [await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) for _ in range(2)]
+    writer.write(b"hello")
+    told += [await asyncio.wait_for(reader.read(), 10)]
+    assert [one[9:12] for one in told] == [b"200", b"100", b"200"]
+    writer.close()
+
+
+async def test_nothing_of_an_answer_is_kept_for_who_is_gone(
+    server: Server, written: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application that fails then has its connection closed, which is closed already: no timer may hold it."""
+    server.gap.clear()
+    server.fails = True
+    _, writer = await server.connect()
+    writer.write(GET)
+    async with asyncio.timeout(10):
+        while not written:
+            await asyncio.sleep(0.001)
+        (connection,) = server.server.server_state.connections
+        connection.transport.abort()
+        while server.server.server_state.connections:
+            await asyncio.sleep(0.001)
+        server.gap.set()
+        while server.server.server_state.tasks:
+            await asyncio.sleep(0.001)
+    assert connection._outward._unread_timer is None
+    writer.close()

@@ -116,6 +116,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_upgrade = False
         self._around = 0
         """Bytes that came since the message began or its head ended and are not its body's."""
+        self._unfinished = 0
+        """Of those, what came since the last of the body: the parser keeps a trailer until it is whole."""
         self._running: RequestResponseCycle | None = None
         """The request that is being answered; `cycle` is the newest, which may wait behind it."""
         self._is_last = False
@@ -129,6 +131,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow: _Flow = _Flow(self.transport)
         self._outward = Outward(self.transport, self.loop)
         self._await_head()
+
+    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's own never stays, as asyncio lets it
+        """Answer what is all here, also to whoever says that he sends no more; and close then."""
+        if self._held:
+            self._all.refused.add("incomplete_body")
+        if not self._ended:
+            self._end()
+        return self._owes_answer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._held:
@@ -179,9 +189,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """About what is kept of requests that are not being answered yet."""
         kept = len(self._to_parse)
         for cycle, _ in self.pipeline:
-            kept += _REQUEST_BYTES + _HEADER_BYTES * len(cast("list[Any]", cycle.scope["headers"])) + len(cycle.body)
+            kept += _REQUEST_BYTES + _cost_of(cycle.scope["raw_path"], list(cycle.scope["headers"])) + len(cycle.body)
         if self._ended:
             return kept
+        if self._in_body:
+            kept += self._unfinished
         if self._in_head:
             kept += _REQUEST_BYTES + self._around + _HEADER_BYTES * len(self.headers)
         elif self._held:
@@ -193,6 +205,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._late_timer is None and not self._held and not self._is_answering():
             self._await_head()  # also while nothing but line ends comes, or the rest of a body that nobody waits for
         self._around += len(data)
+        self._unfinished += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError:
@@ -200,7 +213,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._in_head and self._around > MAX_HEAD_BYTES:
             self.refuse(_LONG_HEAD)
-        elif self._around > MAX_AROUND_BODY_BYTES:
+        elif self._around > MAX_AROUND_BODY_BYTES or (self._in_body and self._unfinished > MAX_HEAD_BYTES):
             self.refuse(_LONG_BODY)
 
     def _feed(self, data: bytes) -> None:
@@ -246,9 +259,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._ended:
             return
-        self._head_bytes = self._around + _HEADER_BYTES * len(self.headers)
+        self._head_bytes = _cost_of(self.url, self.headers)
         self._in_head = False
-        self._around = 0
+        self._around = self._unfinished = 0
         self._stop_waiting()
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             self.refuse(_LONG_HEAD)
@@ -262,6 +275,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._around -= len(body)
+        self._unfinished = 0
         if self._ended or len(self.cycle.body) > MAX_BODY_BYTES:  # no more of it is needed to refuse it
             return
         super().on_body(body)
@@ -292,7 +306,7 @@ class BoundedProtocol(HttpToolsProtocol):
         elif cycle.waiting_for_100_continue and is_all:
             cycle.waiting_for_100_continue = False
             if cycle.scope["http_version"] == "1.1":
-                self.transport.write(STATUS_LINE[100] + b"\r\n")
+                self._outward.say(STATUS_LINE[100] + b"\r\n")
 
     def _stop_waiting(self) -> None:
         if self._late_timer is not None:
@@ -344,7 +358,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not (self._in_body and self._is_answered()):  # else one request would have two answers
             self._all.refused.add(failure.code)
             if not self._owes_answer():
-                self.transport.write(answer_to(failure))
+                self._outward.say(answer_to(failure))
         self._end()
 
     def give_way(self) -> None:
@@ -403,7 +417,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._running is not None:
             self._running.body = bytearray()  # which nobody may have asked for
-        self._outward.send_head()  # of an answer without a body
+        self._outward.send_head()  # of HEAD's answer, before somebody closes
         if self._outward.is_closing():
             self.server_state.total_requests += 1
             self._drop_waiting()
@@ -445,6 +459,11 @@ def _forget(cycle: RequestResponseCycle) -> None:
 
 
 def _do_nothing() -> None: ...
+
+
+def _cost_of(target: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    """What a head costs in memory."""
+    return len(target) + sum(len(name) + len(value) + _HEADER_BYTES for name, value in headers)
 
 
 def _declares_too_much(cycle: RequestResponseCycle) -> bool:

@@ -16,10 +16,11 @@ UNREAD_SECONDS = 30.0
 
 
 class Outward:
-    """A transport as answers go out by it: head and body together, so that a server which dies leaves all or nothing.
+    """A transport as answers go out by it: a head with the body that comes right after it, by one write.
 
-    Where somebody may still send, a close comes when he had time to read.
-    It knows nothing of its connection, which would then be freed by the garbage collector only.
+    So a server that dies leaves all of an answer or nothing, if it fits the socket's buffer. Where somebody may still
+    send, a close comes when he had time to read. It knows nothing of its connection, which would then be freed by the
+    garbage collector only.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -39,10 +40,13 @@ class Outward:
 
     def begin_answer(self) -> None:
         """What is written next is a head."""
+        self.send_head()
         self._is_head_due = True
 
     def write(self, data: bytes) -> None:
         """Send it; a head with what comes right after it, or by itself."""
+        if self.is_leaving:
+            return
         if self._is_head_due:
             self._is_head_due, self._head = False, data
             self._loop.call_soon(self.send_head)
@@ -51,6 +55,11 @@ class Outward:
             self._transport.write(head + data)
         else:
             self._transport.write(data)
+
+    def say(self, data: bytes) -> None:
+        """Send what is no part of an answer that was begun, behind it."""
+        self.send_head()
+        self._transport.write(data)
 
     def send_head(self) -> None:
         """Send a head that no body followed so far."""
