@@ -164,6 +164,14 @@ def test_a_service_may_do_no_more_than_it_needs(name: str) -> None:
     assert float(found[1]) <= MOST_EXPOSURE
 
 
+def test_one_of_several_is_bound_as_one_alone_is() -> None:
+    """As tests of what a service can still do are about one alone."""
+    alone, several = (set((FOLDER / name).read_text().splitlines()) for name in UNITS[:2])
+    assert {line.partition("=")[0] for line in alone ^ several if not line.startswith("#")} == {
+        *("Description", "After", "ExecStart", "StateDirectory"),
+    }
+
+
 def test_it_gets_more_time_to_stop_than_it_takes(tmp_path: Path) -> None:
     for name in UNITS[:2]:
         text = (FOLDER / name).read_text()
