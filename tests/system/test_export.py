@@ -5,6 +5,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -99,6 +101,18 @@ async def test_what_fills_many_pages_is_all_there(tmp_path: Path, monkeypatch: p
     with ZipFile(file) as opened:
         assert set(opened.read("following.tsv").decode().splitlines()) == {f"ada\t{name}" for name in others}
         assert set(opened.read("followers.tsv").decode().splitlines()) == {f"{name}\tada" for name in others}
+
+
+def test_it_bears_the_persons_name_if_it_is_given_none(archive: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    command = [sys.executable, "-m", "rookery", "export", "ada", "--data", str(archive.parent / "data")]
+    environment = os.environ | {"ROOKERY_CONFIG": os.devnull}
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=True)
+    (made,) = here.iterdir()
+    assert made.name.lower() == "ada.zip"
+    assert made.name in done.stdout
+    assert rows(made) == rows(archive)
 
 
 def test_nothing_is_overwritten_and_nobody_is_made_up(archive: Path, tmp_path: Path) -> None:

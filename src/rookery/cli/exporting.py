@@ -36,7 +36,7 @@ def add_to(app: App) -> None:
     app.command(export)
 
 
-def export(name: str, file: Path, *, flags: Flags = None) -> None:
+def export(name: str, file: Path | None = None, *, flags: Flags = None) -> None:
     """Write all of a person's own data into a new .zip file, also while the server runs.
 
     Parameters
@@ -44,18 +44,19 @@ def export(name: str, file: Path, *, flags: Flags = None) -> None:
     name
         Whose: the handle.
     file
-        The file to write.
+        The file to write; NAME.zip, if none is named.
     """
     settings = read(flags).settings
 
-    async def run() -> int:
+    async def run() -> tuple[int, Path]:
         async with open_rookery(settings, Sharing.ANYONE) as rookery:
             user = await rookery.services.accounts.find_name(name)
-            with created(file) as raw, ZipFile(raw, "w", ZIP_DEFLATED) as archive:
-                return await _fill(archive, rookery, user)
+            chosen = file or Path(f"{user.name}.zip")
+            with created(chosen) as raw, ZipFile(raw, "w", ZIP_DEFLATED) as archive:
+                return await _fill(archive, rookery, user), chosen
 
-    many = asyncio.run(run())
-    say(f"{many:,} tweets of {name} are in {file}.")
+    many, written = asyncio.run(run())
+    say(f"{many:,} tweets of {name} are in {written}.")
 
 
 async def _fill(archive: ZipFile, rookery: Rookery, user: UserRecord) -> int:
