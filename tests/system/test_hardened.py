@@ -18,21 +18,26 @@ from tests.serving import running_server
 
 ROOT = Path(__file__).parents[2]
 LONG = os.environ.get("TEST_LONG") == "1"
-SHORT_FORM = ["test_stopping", "test_export"]
+SHORT_FORM = ["test_stopping", "test_backup", "test_workers"]
 LONG_FORM = [
     *SHORT_FORM,
-    *("test_backup", "test_client", "test_client_faults", "test_commands", "test_counts", "test_full_disk"),
-    *(
-        "haproxy/test_passing",
-        "haproxy/test_restarts",
-        "haproxy/test_slow",
-        "test_histories",
-        "test_kills",
-        "test_pages",
-        "test_redis_kills",
-        "test_redis_ranking",
-    ),
-    *("test_rsyslog", "test_traces", "test_two_servers", "test_workers"),
+    "haproxy/test_passing",
+    "haproxy/test_restarts",
+    "haproxy/test_slow",
+    "test_client",
+    "test_client_faults",
+    "test_commands",
+    "test_counts",
+    "test_export",
+    "test_full_disk",
+    "test_histories",
+    "test_kills",
+    "test_pages",
+    "test_redis_kills",
+    "test_redis_ranking",
+    "test_rsyslog",
+    "test_traces",
+    "test_two_servers",
 ]
 
 
