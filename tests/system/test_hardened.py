@@ -18,7 +18,7 @@ from tests.serving import running_server
 
 ROOT = Path(__file__).parents[2]
 LONG = os.environ.get("TEST_LONG") == "1"
-SHORT_FORM = ["test_stopping", "test_backup", "test_workers"]
+SHORT_FORM = ["test_stopping", "test_backup"]
 LONG_FORM = [
     *SHORT_FORM,
     "haproxy/test_passing",
@@ -38,6 +38,7 @@ LONG_FORM = [
     "test_rsyslog",
     "test_traces",
     "test_two_servers",
+    "test_workers",
 ]
 
 
