@@ -39,14 +39,16 @@ def test_the_page_of_settings_is_the_codes_own() -> None:
     assert reference().strip() in page("settings.md")
 
 
-@pytest.mark.parametrize("name", ["haproxy.md", "redis.md", "scaling.md", "settings.md"])
-def test_the_settings_that_it_shows_can_be_read(name: str, tmp_path: Path) -> None:
-    shown = re.findall(r"```toml\n(.*?)```", page(name), re.DOTALL)
-    assert shown
-    for number, text in enumerate(shown):
-        file = tmp_path / f"{number}.toml"
-        file.write_text(text)
-        load(flags={}, environ={}, file=file)
+SHOWN = [
+    text for file in sorted(DOCS.glob("*.md")) for text in re.findall(r"```toml\n(.*?)```", file.read_text(), re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_settings_that_pages_show_can_be_read(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "rookery.toml"
+    file.write_text(text)
+    load(flags={}, environ={}, file=file)
 
 
 def routes() -> set[tuple[str, str]]:

@@ -48,15 +48,15 @@ def export(name: str, file: Path | None = None, *, flags: Flags = None) -> None:
     """
     settings = read(flags).settings
 
-    async def run() -> tuple[int, Path]:
+    async def run() -> None:
         async with open_rookery(settings, Sharing.ANYONE) as rookery:
             user = await rookery.services.accounts.find_name(name)
             chosen = file or Path(f"{user.name}.zip")
             with created(chosen) as raw, ZipFile(raw, "w", ZIP_DEFLATED) as archive:
-                return await _fill(archive, rookery, user), chosen
+                many = await _fill(archive, rookery, user)
+        say(f"{many:,} tweets of {name} are in {chosen}.")
 
-    many, written = asyncio.run(run())
-    say(f"{many:,} tweets of {name} are in {written}.")
+    asyncio.run(run())
 
 
 async def _fill(archive: ZipFile, rookery: Rookery, user: UserRecord) -> int:

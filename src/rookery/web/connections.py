@@ -134,11 +134,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's own never stays, as asyncio lets it
         """Answer what is all here, also to whoever says that he sends no more; and close then."""
-        if self._held:
-            self._all.refused.add("incomplete_body")
+        if not self._owes_answer():
+            return False
         if not self._ended:
             self._end()
-        return self._owes_answer()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._held:
@@ -189,7 +189,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """About what is kept of requests that are not being answered yet."""
         kept = len(self._to_parse)
         for cycle, _ in self.pipeline:
-            kept += _REQUEST_BYTES + _cost_of(cycle.scope["raw_path"], list(cycle.scope["headers"])) + len(cycle.body)
+            headers = cast("list[tuple[bytes, bytes]]", cycle.scope["headers"])
+            kept += _REQUEST_BYTES + _size_of(cycle.scope["raw_path"], headers) + _HEADER_BYTES * len(headers)
+            kept += len(cycle.body)
         if self._ended:
             return kept
         if self._in_body:
@@ -259,11 +261,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._ended:
             return
-        self._head_bytes = _cost_of(self.url, self.headers)
+        size = _size_of(self.url, self.headers)
+        self._head_bytes = size + _HEADER_BYTES * len(self.headers)
         self._in_head = False
         self._around = self._unfinished = 0
         self._stop_waiting()
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
+        if size > MAX_HEAD_BYTES:
             self.refuse(_LONG_HEAD)
             return
         self._is_upgrade = self.parser.should_upgrade()
@@ -461,9 +464,9 @@ def _forget(cycle: RequestResponseCycle) -> None:
 def _do_nothing() -> None: ...
 
 
-def _cost_of(target: bytes, headers: list[tuple[bytes, bytes]]) -> int:
-    """What a head costs in memory."""
-    return len(target) + sum(len(name) + len(value) + _HEADER_BYTES for name, value in headers)
+def _size_of(target: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    """What a head has in bytes on its way, but for its method and version."""
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 def _declares_too_much(cycle: RequestResponseCycle) -> bool:

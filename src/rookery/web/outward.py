@@ -50,11 +50,9 @@ class Outward:
         if self._is_head_due:
             self._is_head_due, self._head = False, data
             self._loop.call_soon(self.send_head)
-        elif self._head:
+        else:
             head, self._head = self._head, b""
             self._transport.write(head + data)
-        else:
-            self._transport.write(data)
 
     def say(self, data: bytes) -> None:
         """Send what is no part of an answer that was begun, behind it."""

@@ -19,9 +19,12 @@ def addresses(servers: list[Server]) -> list[str]:
     return [f"127.0.0.1:{server.port}" for server in servers]
 
 
+def trusting(authority: Authority) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=authority.certificate)
+
+
 def client_of(proxy: HAProxy, authority: Authority) -> httpx.AsyncClient:
-    believing = ssl.create_default_context(cafile=authority.certificate)
-    return httpx.AsyncClient(base_url=f"https://127.0.0.1:{proxy.tls_port}", verify=believing, timeout=20)
+    return httpx.AsyncClient(base_url=f"https://127.0.0.1:{proxy.tls_port}", verify=trusting(authority), timeout=20)
 
 
 def wait_until_all_are_up(proxy: HAProxy, seconds: float = 30) -> None:

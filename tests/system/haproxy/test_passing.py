@@ -5,7 +5,6 @@ import json
 import os
 import re
 import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ import pytest
 
 from tests.servers import started
 from tests.serving import Server
-from tests.system.haproxy.asking import StandIn, addresses, before, client_of, wait_until_all_are_up
+from tests.system.haproxy.asking import StandIn, addresses, before, client_of, trusting, wait_until_all_are_up
 from tools.certificates import Authority
 from tools.servers import HAProxy
 from tools.servers.installing import require
@@ -50,7 +49,7 @@ def test_its_statistics_are_for_this_machine_alone(certificate: Path, tmp_path: 
     proxy.statistics_port = 8404
     with started(proxy):
         listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
-    assert re.findall(rf"(\S+):{8404:04X} 0+:0000 0A", listening) == ["0100007F"]
+    assert re.findall(rf"(\S+):{proxy.statistics_port:04X} 0+:0000 0A", listening) == ["0100007F"]
 
 
 async def test_a_request_keeps_the_id_that_it_gets_here(http: httpx.AsyncClient, servers: list[Server]) -> None:
@@ -116,8 +115,7 @@ async def test_the_servers_know_who_asks_whatever_he_says(
         wait_until_all_are_up(proxy)
         found: dict[str, list[int]] = {}
         for address in ("127.0.0.5", "127.0.0.6"):
-            believing = ssl.create_default_context(cafile=authority.certificate)
-            transport = httpx.AsyncHTTPTransport(local_address=address, verify=believing)
+            transport = httpx.AsyncHTTPTransport(local_address=address, verify=trusting(authority))
             async with httpx.AsyncClient(transport=transport) as http:
                 url = f"https://127.0.0.1:{proxy.tls_port}/top"
                 answers = [await http.get(url, headers={"X-Forwarded-For": f"192.0.2.{n}"}) for n in range(5)]
@@ -137,7 +135,7 @@ def strict(servers: list[Server], certificate: Path, tmp_path: Path) -> Iterator
 
 
 async def test_one_address_has_a_thousand_requests_in_ten_seconds(strict: HAProxy, authority: Authority) -> None:
-    tls = ssl.create_default_context(cafile=authority.certificate)
+    tls = trusting(authority)
     reader, writer = await asyncio.open_connection("127.0.0.1", strict.tls_port, ssl=tls)
     statuses: list[int] = []
     head = ""

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.serving import Server
-from tests.system.haproxy.asking import client_of
+from tests.system.haproxy.asking import client_of, trusting
 from tools.certificates import Authority
 from tools.servers import HAProxy
 
@@ -63,8 +63,8 @@ SLOW_AT_HAPROXY = {
 }
 
 
-def trusting(authority: Authority, protocol: str) -> ssl.SSLContext:
-    tls = ssl.create_default_context(cafile=authority.certificate)
+def speaking(authority: Authority, protocol: str) -> ssl.SSLContext:
+    tls = trusting(authority)
     tls.set_alpn_protocols([protocol])
     return tls
 
@@ -114,7 +114,7 @@ async def others(proxy: HAProxy, authority: Authority) -> AsyncIterator[httpx.As
 async def test_slow_sockets_are_cut_at_haproxy_and_others_go_on(
     proxy: HAProxy, authority: Authority, others: httpx.AsyncClient, slow: Slow
 ) -> None:
-    tls, gate = trusting(authority, slow.protocol), asyncio.Semaphore(200)
+    tls, gate = speaking(authority, slow.protocol), asyncio.Semaphore(200)
     lived = asyncio.gather(*(lives(proxy.tls_port, tls, slow, gate) for _ in range(SLOW_SOCKETS)))
     await go_on(others, lived)
     assert max(await lived) < CUT_SECONDS
@@ -135,7 +135,7 @@ async def test_haproxy_cuts_all_that_rookery_never_sees(
     gate = asyncio.Semaphore(200)
     kinds = [kind for kind in SLOW_AT_HAPROXY for _ in range(FEW_SOCKETS)]
     all_slow = (SLOW_AT_HAPROXY[kind] for kind in kinds)
-    all_tls = {protocol: trusting(authority, protocol) for protocol in ("http/1.1", "h2")}
+    all_tls = {protocol: speaking(authority, protocol) for protocol in ("http/1.1", "h2")}
     lived = asyncio.gather(
         *(lives(proxy.tls_port, all_tls[slow.protocol] if slow.encrypted else None, slow, gate) for slow in all_slow)
     )
