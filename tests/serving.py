@@ -109,6 +109,15 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stopped in its tracks (SIGSTOP) for as long as this lasts."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def _file(self, stream: str) -> Path:
         return self.data.parent / f"{self.data.name}.std{stream}"
 
