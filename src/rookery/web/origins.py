@@ -13,6 +13,12 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _PORT_DIGITS = 5
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_MOST_NAME_BYTES = 512
+"""Bytes of a Host or Origin header that may name this server; a host name has at most 253 (RFC 1035)."""
+_MOST_HOPS = 32
+"""Proxies of X-Forwarded-For that are looked at, from the last one on."""
+_MOST_ADDRESS_CHARACTERS = 64
+"""Characters of an address; the longest of IPv6, with a zone, has fewer."""
 
 
 def check_origin(method: str, headers: Mapping[bytes, bytes], cors_origins: frozenset[str]) -> None:
@@ -25,10 +31,10 @@ def check_origin(method: str, headers: Mapping[bytes, bytes], cors_origins: froz
         return
     origin = headers.get(b"origin")
     if origin is not None:
-        text = origin.decode("latin-1")
+        text, host = origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1")
         if text in cors_origins:
             return
-        if not _same_host(text, headers.get(b"host", b"").decode("latin-1")):
+        if max(len(text), len(host)) > _MOST_NAME_BYTES or not _same_host(text, host):
             raise _foreign()
     if headers.get(b"sec-fetch-site") == b"cross-site":
         raise _foreign()
@@ -79,7 +85,7 @@ class Addresses:
         self._warned = False
 
     def client(self, peer: str, headers: Mapping[bytes, bytes]) -> str:
-        """The client's address as text: the last one that no trusted proxy stands for."""
+        """The client's address as text: the last one that no trusted proxy stands for, of the last 32."""
         forwarded = headers.get(b"x-forwarded-for")
         if forwarded is None:
             return peer
@@ -88,8 +94,8 @@ class Addresses:
                 self._warned = True
                 _log.warning("ignored a forwarded header from an address that is not in trusted_proxies")
             return peer
-        hops = [hop.strip() for hop in forwarded.decode("latin-1").split(",")]
-        for hop in reversed(hops):
+        hops = forwarded.decode("latin-1").rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]
+        for hop in (text.strip() for text in reversed(hops)):
             if _address(hop) is None:
                 break
             peer = hop
@@ -109,6 +115,8 @@ class Addresses:
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     """An address, or None. One of IPv4 that comes by an IPv6 socket is one of IPv4."""
+    if len(text) > _MOST_ADDRESS_CHARACTERS:
+        return None
     try:
         address = ip_address(text)
     except ValueError:

@@ -23,6 +23,10 @@ _CSP = (
 _STYLE = files("rookery.web").joinpath("static", "rookery.css").read_bytes()
 _ICON = files("rookery.web").joinpath("static", "rookery.svg").read_bytes()
 _CACHED = {"Cache-Control": "public, max-age=3600"}
+_READ_OF_ACCEPT = 1_024
+"""Characters of an Accept header that are read; browsers send some two hundred."""
+_MOST_MEDIA_RANGES = 32
+"""Media ranges of an Accept header that are read; browsers send seven."""
 
 
 @get("/", include_in_schema=False)
@@ -56,10 +60,15 @@ async def _originals(services: Services, tweets: list[Tweet]) -> dict[str, Tweet
 
 
 def prefers_json(accept: str) -> bool:
-    """Whether an Accept header ranks JSON above HTML (RFC 9110); a browser's does not, nor does none or `*/*`."""
+    """Whether an Accept header ranks JSON above HTML (RFC 9110); a browser's does not, nor does none or `*/*`.
+
+    Media ranges behind the 32nd, or behind 1,024 characters, are passed over.
+    """
+    if len(accept) > _READ_OF_ACCEPT:
+        accept = accept[: accept.rfind(",", 0, _READ_OF_ACCEPT) + 1]
     weights = {"text/html": 0.0, "application/json": 0.0}
     exact = set()
-    for item in accept.lower().split(","):
+    for item in accept.lower().split(",", _MOST_MEDIA_RANGES)[:_MOST_MEDIA_RANGES]:
         media, *parameters = (part.strip() for part in item.split(";"))
         weight = next((_weight(part[2:]) for part in parameters if part.startswith("q=")), 1.0)
         for known, before in tuple(weights.items()):

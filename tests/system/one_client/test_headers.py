@@ -1,0 +1,26 @@
+"""Attack 1: a header that is dear to read."""
+
+import socket
+from pathlib import Path
+from time import monotonic
+
+from tests.serving import running_server
+from tests.system.one_client.bystander import LIVEZ, beside
+
+
+def ask_with_commas(port: int, seconds: float) -> int:
+    """Ask for the front page with 31,000 commas in Accept for so long; the number of answers."""
+    head = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: " + b"," * 31_000 + b"\r\n\r\n"
+    until, answers = monotonic() + seconds, 0
+    while monotonic() < until:
+        with socket.create_connection(("127.0.0.1", port), 10) as client:
+            client.sendall(head)
+            answers += bool(client.recv(1))
+    return answers
+
+
+def test_commas_in_accept_cost_others_nothing(tmp_path: Path) -> None:
+    with running_server(tmp_path, measured=False) as server:
+        measured = beside(server.port, LIVEZ, ask_with_commas, server.port, 2.0)
+    assert min(measured.results) > 10
+    measured.require(floor=0.03)
