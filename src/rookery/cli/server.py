@@ -20,6 +20,7 @@ from rookery.cli.workers import PULSE_SECONDS
 from rookery.config import Settings
 from rookery.domain.tallies import Metered
 from rookery.web.connections import Connections
+from rookery.web.event_loop import EventLoopWatch
 from rookery.web.metrics import shown_at
 from rookery.wiring import open_server
 
@@ -47,7 +48,10 @@ async def run_server(
         opened = await stack.enter_async_context(open_server(settings))
         connections = Connections()
         if settings.metrics_port:
-            parts = [*opened.parts, connections, *shipping]
+            watch = EventLoopWatch()
+            watching = asyncio.create_task(watch.run(), name="event loop watch")
+            stack.callback(watching.cancel)
+            parts = [*opened.parts, connections, watch, *shipping]
             stack.enter_context(shown_at(settings.metrics_host, settings.metrics_port + number, parts))
         config = uvicorn.Config(
             cast("Any", opened.app),  # the same protocol, typed by another library

@@ -58,6 +58,8 @@ def create_routes(services: Services | None, options: WebOptions, clock: Clock) 
     """The routes alone. Without services they can still be looked at."""
     app = _litestar(State({"services": services, "options": options, "clock": clock}), None)
     app.state.document = _encoded_document()
+    if app.template_engine is not None:
+        app.template_engine.get_template(front.TEMPLATE)  # compiled by the first request, it would hold all others up
     return app
 
 

@@ -4,8 +4,7 @@ import socket
 from pathlib import Path
 from time import monotonic
 
-from tests.serving import running_server
-from tests.system.one_client.bystander import LIVEZ, beside
+from tests.system.one_client.bystander import LIVEZ, beside, place
 
 
 def ask_with_commas(port: int, seconds: float) -> int:
@@ -20,7 +19,7 @@ def ask_with_commas(port: int, seconds: float) -> int:
 
 
 def test_commas_in_accept_cost_others_nothing(tmp_path: Path) -> None:
-    with running_server(tmp_path, measured=False) as server:
-        measured = beside(server.port, LIVEZ, ask_with_commas, server.port, 2.0)
+    with place(tmp_path) as at:
+        measured = beside(at, LIVEZ, ask_with_commas, 2.0)
     assert min(measured.results) > 10
     measured.require(floor=0.03)

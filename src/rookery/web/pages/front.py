@@ -17,6 +17,7 @@ from rookery.web.context import AnyRequest, services_of
 from rookery.web.options import Services
 from rookery.web.problems import Refusal
 
+TEMPLATE = "front.html"
 _CSP = (
     "default-src 'none'; img-src 'self'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
@@ -45,7 +46,7 @@ async def front(request: AnyRequest) -> Template | Response[bytes]:
             raise
         tweets = None
     return Template(
-        "front.html",
+        TEMPLATE,
         context={"tweets": tweets, "originals": await _originals(services, tweets or [])},
         headers={"Content-Security-Policy": _CSP, "Cache-Control": "no-store", "Vary": "Accept"},
     )
