@@ -262,3 +262,53 @@ async def test_a_caller_ends_when_he_is_cancelled(ranking: Ranking) -> None:
     await assert_ends_when_cancelled(lambda: counts_of(ranking, [links[0]]))
     await assert_ends_when_cancelled(ranking.run)
     await assert_agrees(ranking, chains)
+
+
+async def test_hidden_tweets_are_left_out_of_the_top_and_count_as_before(ranking: Ranking) -> None:
+    chains = Chains()
+    root, middle, end = chains.chain(3)
+    beside = chains.add()
+    await chains.tell_all(ranking)
+    await ranking.hide([(root.id, root.root), (end.id, end.root), (beside.id, beside.root)])
+    await ranking.hide([(end.id, end.root)])
+    assert await ranking.top(10) == [Ranked(middle.id, 1)]
+    assert await counts_of(ranking, [root, middle, end]) == [2, 1, 0]
+    more = chains.add(end)
+    assert await ranking.add(more)
+    assert await counts_of(ranking, [root, middle, end]) == [3, 2, 1]
+    assert await ranking.top(10) == [Ranked(middle.id, 2), Ranked(more.id, 0)]
+
+
+async def test_a_hidden_tweet_is_removed_as_any_other(ranking: Ranking) -> None:
+    chains = Chains()
+    root, end = chains.chain(2)
+    await chains.tell_all(ranking)
+    await ranking.hide([(end.id, end.root)])
+    for _ in range(2):
+        assert await ranking.remove(msgspec.structs.replace(end, live=False))
+        assert await ranking.top(10) == [Ranked(root.id, 0)]
+    await ranking.hide([(end.id, end.root)])
+    assert await ranking.top(10) == [Ranked(root.id, 0)]
+    assert await counts_of(ranking, [root]) == [0]
+
+
+async def test_hiding_what_was_never_told_of_changes_nothing(ranking: Ranking) -> None:
+    chains = Chains()
+    (root,) = chains.chain(1)
+    await ranking.hide([(root.id, root.root)])
+    await ranking.hide([])
+    await chains.tell_all(ranking)
+    assert await counts_of(ranking, [root]) == [0]
+
+
+async def test_a_recount_leaves_hidden_tweets_hidden_and_finds_nothing_wrong(ranking: Ranking) -> None:
+    chains = Chains()
+    root, end = chains.chain(2)
+    await chains.tell_all(ranking)
+    await ranking.hide([(root.id, root.root)])
+    found, _ = await recount(ranking, chains)
+    assert found.drifted == 0
+    assert await ranking.top(10) == [Ranked(end.id, 0)]
+    assert await counts_of(ranking, [root, end]) == [1, 0]
+    assert await ranking.remove(msgspec.structs.replace(end, live=False))
+    assert await counts_of(ranking, [root]) == [0]

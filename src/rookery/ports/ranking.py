@@ -70,7 +70,17 @@ class Ranking(Protocol):
         ...
 
     async def top(self, limit: int, after: Ranked | None = None) -> list[Ranked]:
-        """The live tweets of the greatest counts, the newest first where they are equal, going on behind `after`."""
+        """The live tweets of the greatest counts, the newest first where they are equal, going on behind `after`.
+
+        Hidden ones are left out. Where one server or file has the whole ranking, all of the list is of one moment.
+        """
+        ...
+
+    async def hide(self, tweets: Sequence[Place]) -> None:
+        """Leave tweets out of the top list. They count as before, and `remove` takes them back as before.
+
+        Hiding one twice, or one that is gone or was never told of, changes nothing. A recount leaves hidden ones so.
+        """
         ...
 
     async def recount(self, links: Links, progress: Progress) -> Recount:

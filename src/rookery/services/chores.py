@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 from rookery.domain.errors import Unavailable
@@ -24,6 +25,7 @@ _OFTEN_SECONDS = 1.0
 _SELDOM_SECONDS = 60.0
 _PURGE_STEP = 200
 _PURGED_USERS = 10
+_HIDDEN_USERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,13 @@ class Chores:
     top: Top
     sweeping: Sweeping
     telling: Telling
+    hidden: set[UserId] = field(default_factory=set)
+    """Deleted users whose tweets this process has hidden from the top list, while they wait for `purge`."""
 
     async def run(self) -> None:
         """Do them all, again and again, until cancelled."""
         async with asyncio.TaskGroup() as group:  # some take minutes now and then, which the others must not wait for
-            for chore in (self.sweep, self.purge, self.telling.tell_again):
+            for chore in (self.sweep, self.hide, self.purge, self.telling.tell_again):
                 group.create_task(self._repeat(chore, _OFTEN_SECONDS))
             for chore in (self.fanout.review, self.tidy):
                 group.create_task(self._repeat(chore, _SELDOM_SECONDS))
@@ -55,6 +59,7 @@ class Chores:
     async def do_all(self) -> None:
         """Do each once."""
         await self.telling.tell_again()
+        await self.hide()
         await self.purge()
         await self.sweep()
         await self.fanout.review()
@@ -75,6 +80,18 @@ class Chores:
             _log.warning("a chore waits for the store")
         except Exception:  # noqa: BLE001 - one chore's mistake must not end the others
             _log.exception("a chore failed; it is tried again")
+
+    async def hide(self) -> None:
+        """Take the tweets of deleted users out of the top list, as `purge` takes minutes for those of one who has many.
+
+        After a start this is done once more for each who waits, as it may have been broken off.
+        """
+        waiting = set(await self.store.users_to_purge(len(self.hidden) + _HIDDEN_USERS))
+        self.hidden.intersection_update(waiting)
+        for user in waiting - self.hidden:
+            with suppress(Unavailable):  # one whose rows can't be reached holds up nobody
+                await self.top.hide(user)
+                self.hidden.add(user)
 
     async def purge(self) -> None:
         """Take the rows of deleted users away, in short steps. One whose rows can't be reached holds up nobody."""

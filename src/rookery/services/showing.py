@@ -28,8 +28,11 @@ class Showing:
         self.tweets = Kind(TWEET, DAY_SECONDS, self._load_tweets)
         self.authors = Kind(AUTHOR, DAY_SECONDS, self._load_authors)
 
-    async def show(self, entries: Sequence[bytes]) -> list[bytes | None]:
-        """The JSON of each entry's `Tweet`; None for one that is deleted, or whose author is."""
+    async def show(self, entries: Sequence[bytes], counts: Mapping[TweetId, int] | None = None) -> list[bytes | None]:
+        """The JSON of each entry's `Tweet`; None for one that is deleted, or whose author is.
+
+        The counts are those given, else the ranking is asked for them.
+        """
         if not entries:
             return []
         ids = [tweet_of(item) for item in entries]
@@ -45,15 +48,21 @@ class Showing:
             for at, (item, value) in enumerate(zip(entries, held, strict=False))
             if value and value.body and (name := names[author_of(item)]) is not None
         }
-        counts = await self._counts([(ids[at], _root_of(body)) for at, (body, _) in alive.items()])
+        found = (
+            await self._counts([(ids[at], _root_of(body)) for at, (body, _) in alive.items()])
+            if counts is None
+            else [counts[ids[at]] for at in alive]
+        )
         shown: list[bytes | None] = [None] * len(entries)
-        for (at, (body, name)), count in zip(alive.items(), counts, strict=True):
+        for (at, (body, name)), count in zip(alive.items(), found, strict=True):
             shown[at] = complete(body[_ROOT:], name, count)
         return shown
 
-    async def show_records(self, records: Sequence[TweetRecord]) -> list[bytes | None]:
+    async def show_records(
+        self, records: Sequence[TweetRecord], counts: Mapping[TweetId, int] | None = None
+    ) -> list[bytes | None]:
         """As `show`, for tweets that were read from the store already."""
-        return await self.show([record.id + record.author for record in records])
+        return await self.show([record.id + record.author for record in records], counts)
 
     async def show_new(self, record: TweetRecord, user_name: str) -> bytes:
         """The JSON of a tweet as its author is answered: with the count that it starts from."""
@@ -61,8 +70,12 @@ class Showing:
 
     async def is_alive(self, user: UserId) -> bool:
         """Whether there is such a user."""
-        held = (await self._filler.read([(self.authors, user)]))[0]
-        return held is not None and bool(held.body)
+        return user in await self.alive([user])
+
+    async def alive(self, users: Sequence[UserId]) -> set[UserId]:
+        """Those of the users who are there."""
+        held = await self._filler.read([(self.authors, user) for user in users])
+        return {user for user, value in zip(users, held, strict=True) if value is not None and value.body}
 
     async def _counts(self, places: Sequence[Place]) -> Sequence[int | None]:
         try:

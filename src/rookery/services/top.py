@@ -1,45 +1,101 @@
 """The top list, and keeping the counts behind it right."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import builtins
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rookery.domain.ids import TweetId
+from rookery.domain.cursors import MAX_LIMIT
+from rookery.domain.ids import TweetId, UserId
+from rookery.domain.timeline import tweet_of
 from rookery.domain.tweets import Link, TweetRecord, link_of
 from rookery.ports.ranking import Progress, Ranked, Ranking, Recount
 from rookery.ports.store import Store
 from rookery.services.showing import Showing
 
 _WALK = 1_000
-_MOST_REFILL = 400
-"""Where some authors are deleted more may be, so the list is filled up with twice as many each time, up to this."""
+_SLICE = 100
+"""Ranked tweets that are looked through before others have the event loop: about two milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
 class Top:
     """Tweets by `count_retweet`."""
 
-    store: Store
-    ranking: Ranking
-    showing: Showing
+    def __init__(self, store: Store, ranking: Ranking, showing: Showing) -> None:
+        self.store = store
+        self.ranking = ranking
+        self._showing = showing
+        self._search: asyncio.Task[list[bytes]] | None = None
+        """The search that goes on now."""
+        self._next_search: asyncio.Task[list[bytes]] | None = None
+        """The one behind it, for all who ask meanwhile."""
 
     async def list(self, limit: int) -> list[bytes]:
-        """The JSON of the `Tweet`s that lead, ties newest first.
+        """The JSON of the `Tweet`s that lead, ties newest first, with the counts by which they do.
 
         Raises:
             Unavailable: `ranking_unavailable`.
         """
+        ranked = await self.ranking.top(limit)
+        records = await self.store.tweets([item.tweet for item in ranked])
+        shown = await self._show(ranked, records)
+        if len(shown) == len(ranked):
+            return shown
+        return (await self._searched())[:limit]
+
+    async def hide(self, author: UserId) -> None:
+        """Leave all tweets of a deleted user out of the list, a thousand at a time; they are removed later."""
+        below: TweetId | None = None
+        while True:
+            entries = (await self.store.tails([(author, below)], _WALK))[0]
+            records = await self.store.tweets([tweet_of(entry) for entry in entries])
+            await self.ranking.hide([(record.id, record.root or record.id) for record in records.values()])
+            if len(entries) < _WALK:
+                return
+            below = tweet_of(entries[-1])
+            await asyncio.sleep(0)
+
+    async def _show(self, ranked: Sequence[Ranked], records: Mapping[TweetId, TweetRecord]) -> builtins.list[bytes]:
+        """Those of ranked tweets that are there."""
+        counts = {item.tweet: item.count for item in ranked}
+        shown = await self._showing.show_records(
+            [records[item.tweet] for item in ranked if item.tweet in records], counts
+        )
+        return [item for item in shown if item is not None]
+
+    async def _living(self, ranked: Sequence[Ranked]) -> Mapping[TweetId, TweetRecord]:
+        """Those of ranked tweets whose author is there; it is cheaper to ask that first where most are not."""
+        records = await self.store.tweets([item.tweet for item in ranked])
+        alive = await self._showing.alive(list({record.author for record in records.values()}))
+        return {tweet: record for tweet, record in records.items() if record.author in alive}
+
+    async def _searched(self) -> builtins.list[bytes]:
+        """The longest list, found by a search that began after the call. All who call meanwhile share the next one.
+
+        Tweets of a deleted user are in the ranking until `hide` has passed: there may be any number of them.
+        """
+        if self._next_search is None:
+            self._next_search = asyncio.create_task(self._search_behind(self._search))
+            self._next_search.add_done_callback(_look_at)
+        return await asyncio.shield(self._next_search)
+
+    async def _search_behind(self, before: "asyncio.Task[builtins.list[bytes]] | None") -> builtins.list[bytes]:
+        if before is not None:
+            await asyncio.wait([before])
+        self._search, self._next_search = self._next_search, None
         shown: list[bytes] = []
+        seen: set[TweetId] = set()
         after: Ranked | None = None
-        asked = limit
-        while len(shown) < limit:
-            ranked = await self.ranking.top(asked, after)
-            records = await self.store.tweets([item.tweet for item in ranked])
-            found = await self.showing.show_records([records[item.tweet] for item in ranked if item.tweet in records])
-            shown += [item for item in found if item is not None]  # else he who wrote it is deleted: read on
-            if len(ranked) < asked:
+        while len(shown) < MAX_LIMIT:
+            ranked = await self.ranking.top(_SLICE, after)
+            new = [item for item in ranked if item.tweet not in seen]
+            shown += await self._show(new, await self._living(new))
+            if len(ranked) < _SLICE:
                 break
-            after, asked = ranked[-1], min(2 * asked, _MOST_REFILL)
-        return shown[:limit]
+            after = ranked[-1]
+            seen.update(item.tweet for item in ranked)  # one may sink meanwhile
+            await asyncio.sleep(0)
+        return shown[:MAX_LIMIT]
 
     async def count(self, tweet: TweetRecord) -> None:
         """Tell the ranking of a tweet, and first of those above it that it does not know."""
@@ -69,6 +125,12 @@ class Top:
                 break
         for above in reversed(missing[1:]):
             await self.ranking.add(above)
+
+
+def _look_at(search: asyncio.Task[list[bytes]]) -> None:
+    """Take note of a failure, also where everyone who waited for the search has gone."""
+    if not search.cancelled():
+        search.exception()
 
 
 @dataclass(frozen=True, slots=True)

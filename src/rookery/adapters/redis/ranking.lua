@@ -5,9 +5,11 @@
 -- one a recount is building ("next"), if any: changes go to both. A generation has
 --   <base><generation>:l  hash  tweet -> state, parent, initial count (see row_of)
 --   <base><generation>:c  hash  tweet -> count
---   <base><generation>:t  zset  live tweets by count; those with equal counts lie in the order of their ids
+--   <base><generation>:t  zset  live tweets by count; those with equal counts lie in the order of their ids; without
+--                               hidden ones
 
 local LIVE, GONE = '1', '0'
+local HIDDEN = '3' -- live and counted, but not in the list
 local UNSURE = '2' -- taken for gone in what a recount builds, until it has asked the store
 local NOBODY = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' -- no library is at hand while this is loaded
 local ABANDONED = 300 -- seconds
@@ -28,6 +30,10 @@ end
 
 local function is_live(row)
     return state_of(row) == LIVE
+end
+
+local function is_counted(state)
+    return state == LIVE or state == HIDDEN
 end
 
 local function prefixes(base, read, next)
@@ -85,7 +91,7 @@ end
 local function add(g, tweet, parent, initial, state)
     if redis.call('HEXISTS', g .. 'l', tweet) == 1 then return end
     insert(g, tweet, parent, initial, state)
-    if state == LIVE and parent ~= '' then change_above(g, parent, 1) end
+    if is_counted(state) and parent ~= '' then change_above(g, parent, 1) end
 end
 
 local function remove(g, tweet, parent, initial)
@@ -94,7 +100,7 @@ local function remove(g, tweet, parent, initial)
         insert(g, tweet, parent, initial, GONE)
     elseif state_of(row) ~= GONE then
         set_state(g, tweet, row, GONE)
-        if is_live(row) then
+        if is_counted(state_of(row)) then
             redis.call('ZREM', g .. 't', tweet)
             if parent ~= '' then change_above(g, parent, -1) end
         end
@@ -107,8 +113,8 @@ local function add_as_read(g, tweet, parent, initial, state)
     if state == GONE then return remove(g, tweet, parent, initial) end
     local row = redis.call('HGET', g .. 'l', tweet)
     if not row or state_of(row) ~= UNSURE then return add(g, tweet, parent, initial, state) end
-    set_state(g, tweet, row, LIVE)
-    redis.call('ZADD', g .. 't', redis.call('HGET', g .. 'c', tweet), tweet)
+    set_state(g, tweet, row, state)
+    if state == LIVE then redis.call('ZADD', g .. 't', redis.call('HGET', g .. 'c', tweet), tweet) end
     if parent ~= '' then change_above(g, parent, 1) end
 end
 
@@ -122,7 +128,7 @@ local function change(keys, args, apply)
     apply(all[1], args[1], args[2], args[3], args[4])
     if all[2] then
         -- An addition may come after the removal, which only the generation that is read knows of, rightly or not.
-        local is_gone = not is_live(redis.call('HGET', all[1] .. 'l', args[1]))
+        local is_gone = not is_counted(state_of(redis.call('HGET', all[1] .. 'l', args[1])))
         apply(all[2], args[1], args[2], args[3], is_gone and args[4] == LIVE and UNSURE or args[4])
     end
     return 1
@@ -131,6 +137,19 @@ end
 -- tweet, parent or '', initial count, state: 1 if done, 0 if a tweet of its chain is missing
 redis.register_function(PREFIX .. 'add', function(keys, args) return change(keys, args, add) end)
 redis.register_function(PREFIX .. 'remove', function(keys, args) return change(keys, args, remove) end)
+
+-- tweets: those that are live are left out of the list from now on
+redis.register_function(PREFIX .. 'hide', function(keys, args)
+    for _, g in ipairs(changed_generations(keys[1])) do
+        for _, tweet in ipairs(args) do
+            local row = redis.call('HGET', g .. 'l', tweet)
+            if row and is_live(row) then
+                set_state(g, tweet, row, HIDDEN)
+                redis.call('ZREM', g .. 't', tweet)
+            end
+        end
+    end
+end)
 
 redis.register_function{
     function_name = PREFIX .. 'probe', flags = {'no-writes'}, callback = function() return 1 end
@@ -194,13 +213,15 @@ redis.register_function(PREFIX .. 'replay', function(keys, args)
     local base, meta = keys[1], keys[1] .. 'meta'
     if redis.call('HGET', meta, 'next') ~= args[1] then return redis.error_reply('REFUSED stale') end
     redis.call('HSET', meta, 'touched', redis.call('TIME')[1])
-    local g, missing = base .. args[1] .. ':', {}
+    local read, g, missing = generations(base)[1], base .. args[1] .. ':', {}
     for at = 2, #args, 4 do
-        local parent = args[at + 1]
+        local parent, state = args[at + 1], args[at + 3]
+        local known = redis.call('HGET', read .. 'l', args[at])
+        if state == LIVE and known and state_of(known) == HIDDEN then state = HIDDEN end
         if parent ~= '' and redis.call('HEXISTS', g .. 'l', parent) == 0 then
             table.insert(missing, (at - 2) / 4)
         else
-            add_as_read(g, args[at], parent, args[at + 2], args[at + 3])
+            add_as_read(g, args[at], parent, args[at + 2], state)
         end
     end
     return missing

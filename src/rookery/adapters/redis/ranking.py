@@ -85,6 +85,17 @@ class RedisRanking:
         lists = await self._each(of, self._shards)
         return list(islice(merge(*lists, key=lambda item: (item.count, item.tweet), reverse=True), limit))
 
+    async def hide(self, tweets: Sequence[Place]) -> None:
+        wanted: dict[Shard, list[TweetId]] = defaultdict(list)
+        for tweet, root in tweets:
+            wanted[self._shard_of(root)].append(tweet)
+
+        async def of(shard: Shard) -> None:
+            for start in range(0, len(wanted[shard]), _BATCH):
+                await shard.call("hide", *wanted[shard][start : start + _BATCH])
+
+        await self._each(of, wanted)
+
     async def recount(self, links: Links, progress: Progress) -> Recount:
         while True:
             recounting = Recounting(self._shards, self._shard_of, self._clock, links, progress)

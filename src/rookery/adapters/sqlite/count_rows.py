@@ -50,7 +50,8 @@ def _is_orphan(sql: sqlite3.Connection, link: Link) -> bool:
 
 def _insert(sql: sqlite3.Connection, link: Link, *, live: bool) -> bool:
     inserted = sql.execute(
-        "INSERT OR IGNORE INTO ranking VALUES (?,?,?,?,?)", (link.id, link.parent, link.initial, link.initial, live)
+        "INSERT OR IGNORE INTO ranking (tweet, parent, initial, count, live) VALUES (?,?,?,?,?)",
+        (link.id, link.parent, link.initial, link.initial, live),
     )
     return bool(inserted.rowcount)
 
@@ -61,7 +62,7 @@ def top(sql: sqlite3.Connection, limit: int, after: Ranked | None) -> list[Ranke
     if after is None or after.count > 0:
         bound = (after.count, after.tweet) if after else (1 << 62, _ABOVE_ALL)
         rows = sql.execute(
-            "SELECT tweet, count FROM ranking WHERE live AND count > 0 AND (count, tweet) < (?, ?)"
+            "SELECT tweet, count FROM ranking WHERE live AND NOT hidden AND count > 0 AND (count, tweet) < (?, ?)"
             " ORDER BY count DESC, tweet DESC LIMIT ?",
             (*bound, limit),
         )
@@ -69,11 +70,17 @@ def top(sql: sqlite3.Connection, limit: int, after: Ranked | None) -> list[Ranke
     if len(found) < limit:
         below = after.tweet if after and after.count == 0 else _ABOVE_ALL
         rows = sql.execute(
-            "SELECT tweet FROM ranking WHERE live AND count = 0 AND tweet < ? ORDER BY tweet DESC LIMIT ?",
+            "SELECT tweet FROM ranking WHERE live AND NOT hidden AND count = 0 AND tweet < ?"
+            " ORDER BY tweet DESC LIMIT ?",
             (below, limit - len(found)),
         )
         found += [Ranked(TweetId(row[0]), 0) for row in rows]
     return found
+
+
+def hide(sql: sqlite3.Connection, tweets: Sequence[TweetId]) -> None:
+    """See `Ranking.hide`."""
+    sql.executemany("UPDATE ranking SET hidden = 1 WHERE tweet = ?", [(tweet,) for tweet in tweets])
 
 
 def reconcile(sql: sqlite3.Connection, links: Sequence[Link]) -> set[TweetId]:

@@ -220,6 +220,16 @@ class Database:
         with _translated():
             yield self.reader
 
+    @contextmanager
+    def reading_at_once(self) -> Iterator[sqlite3.Connection]:
+        """As `reading`, with all that is read of one moment."""
+        with self.reading() as sql:
+            sql.execute("BEGIN")
+            try:
+                yield sql
+            finally:
+                sql.execute("COMMIT")
+
     async def read_long(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Run a long read in a thread, on one snapshot of its own."""
         return await asyncio.to_thread(self._on_snapshot, run)

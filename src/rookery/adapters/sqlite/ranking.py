@@ -41,8 +41,11 @@ class SqliteRanking:
         return [found.get(tweet, 0) for tweet, _ in tweets]
 
     async def top(self, limit: int, after: Ranked | None = None) -> list[Ranked]:
-        with _as_ranking(), self._database.reading() as sql:
+        with _as_ranking(), self._database.reading_at_once() as sql:
             return count_rows.top(sql, limit, after)
+
+    async def hide(self, tweets: Sequence[Place]) -> None:
+        await self._write(lambda sql: count_rows.hide(sql, [tweet for tweet, _ in tweets]))
 
     async def recount(self, links: Links, progress: Progress) -> Recount:
         tweets, wrong = 0, set[TweetId]()

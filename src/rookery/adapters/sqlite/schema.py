@@ -63,11 +63,12 @@ CREATE TABLE ranking (
     parent BLOB,
     initial INTEGER NOT NULL,
     count INTEGER NOT NULL,
-    live INTEGER NOT NULL
+    live INTEGER NOT NULL,
+    hidden INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 -- Most tweets are never retweeted. They have an index of their own: new ones are put at its end, where it is cheap.
-CREATE INDEX ranking_top ON ranking (count, tweet) WHERE live AND count > 0;
-CREATE INDEX ranking_rest ON ranking (tweet) WHERE live AND count = 0;
+CREATE INDEX ranking_top ON ranking (count, tweet) WHERE live AND NOT hidden AND count > 0;
+CREATE INDEX ranking_rest ON ranking (tweet) WHERE live AND NOT hidden AND count = 0;
 
 CREATE TABLE pending (
     id BLOB PRIMARY KEY,
