@@ -255,3 +255,48 @@ async def test_who_waits_for_a_read_that_fails_reads_for_himself(database: Inlin
         gate.set()
         answers = await asyncio.gather(*reading, return_exceptions=True)
         assert sorted(str(answer) for answer in answers) == ["['hello']", "['hello']", "gone"]
+
+
+async def test_authors_take_turns_slice_by_slice(database: InlineDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who posts much does not hold up who posts once: their slices come in between."""
+    monkeypatch.setattr(fanout, "SLICE", 1)
+    monkeypatch.setattr(fanout, "ANSWER_SECONDS", 0)
+    async with nest_on(database) as nest:
+        busy, other = await nest.user("ada"), await nest.user("eve")
+        readers = await nest.readers(4, "ada", "eve")
+        nest.worker.cancel()
+        for number in range(20):
+            await nest.post(busy, str(number))
+        await nest.post(other, "once")
+        assert nest.rookery.fanout.backlog == 21
+        nest.worker = asyncio.create_task(nest.rookery.fanout.run())
+        async with asyncio.timeout(5):
+            while "once" not in await nest.feed(readers[-1]):
+                await asyncio.sleep(0)
+        assert nest.rookery.fanout.backlog > 10, "the other one's is done long before"
+        await nest.rookery.fanout.drain()
+
+
+async def test_what_the_store_owes_is_done_soon_after_its_return_the_oldest_first(database: InlineDatabase) -> None:
+    """However long it was away: one delivery tries for all, and its success wakes the others."""
+    async with nest_on(database) as nest:
+        authors = [await nest.user(f"ada{number}") for number in range(30)]
+        reader = await nest.user("bob", *(author.name for author in authors))
+        assert await nest.feed(reader) == []
+        nest.store.faults["followers"] = [Unavailable("store_unavailable", "gone") for _ in range(130)]
+        for author in authors:
+            await nest.post(author, f"by {author.name}")
+        asked = nest.store.calls["followers"]
+        async with asyncio.timeout(10):
+            while nest.store.faults["followers"]:
+                nest.clock.millis += 100
+                for _ in range(3):
+                    await asyncio.sleep(0.001)
+        before = nest.clock.millis
+        assert nest.store.calls["followers"] - asked < 130 + 5, "a store that is away is not asked by all"
+        async with asyncio.timeout(10):
+            while nest.rookery.fanout.backlog:
+                nest.clock.millis += 10
+                await asyncio.sleep(0.001)
+        assert nest.clock.millis - before <= 2_000
+        assert len(await nest.feed(reader)) == 10

@@ -13,7 +13,7 @@ from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, SqliteRanking, SqliteStore
 from rookery.config import Settings
 from rookery.domain.errors import Unavailable
-from rookery.domain.ids import TweetId
+from rookery.domain.ids import TweetId, UserId
 from rookery.domain.promises import Work
 from rookery.domain.tweets import Link
 from rookery.domain.users import UserRecord
@@ -261,13 +261,14 @@ async def test_who_is_busy_leaves_the_tweets_of_others_and_keeps_the_rest(town: 
     await town.one.services.tweets.delete(ANYONE, ada, doomed)
     assert await town.promised() == [Work.POST, Work.DELETE]
     town.ranking.is_away = False
-    for _ in range(fanout.MAX_WAITING // 4):
-        await town.other.fanout.admit()
+    authors = [UserId(number.to_bytes(16, "big")) for number in range(fanout.MAX_WAITING // 4)]
+    for author in authors:
+        await town.other.fanout.admit(author)
     async with asyncio.timeout(2):
         assert await town.sweep() == 1
     assert await town.promised() == [Work.POST]
-    for _ in range(fanout.MAX_WAITING // 4):
-        town.other.fanout.withdraw()
+    for author in authors:
+        town.other.fanout.withdraw(author)
     assert await town.sweep() == 1
     assert await town.feed(bob) == ["waits"]
 

@@ -6,7 +6,7 @@ with very many followers are pulled by readers instead; how one comes to that an
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from rookery.ports.cache import Cache
 from rookery.ports.clock import Clock
 from rookery.ports.store import FanoutChange, Store
 from rookery.services.filling import DAY_SECONDS, HOUR_SECONDS, TAIL, TIMELINE
+from rookery.services.places import Places
 from rookery.services.promises import Promises
 
 _log = logging.getLogger(__name__)
@@ -28,14 +29,24 @@ _log = logging.getLogger(__name__)
 SLICE = 1_000
 MAX_WAITING = 1_000
 """Fan-outs under way before posting waits for them: the backlog has this bound."""
+AUTHOR_AT_ONCE = 50
+"""Fan-outs of one author under way; further posts wait behind the author's own."""
+AUTHOR_WAITING = 200
+"""Posts of one author that wait for a place; more are refused at once."""
 ADMIT_SECONDS = 5.0
 """How long a post waits for its place among them before it is refused."""
 AT_ONCE = 16
 """Slices under way together: where a cache does not answer each takes a second or two."""
 ANSWER_SECONDS = 0.05
 """How long an answer waits for its own fan-out, so that most authors' followers see a tweet when he does."""
+TURN_FOLLOWERS = 2_000
+"""Followers walked until all else that waits for the event loop has had its turn: one to two milliseconds of CPU."""
 _RETRY_SECONDS = 1.0
 _MOST_RETRY_SECONDS = 60.0
+_AWAY_SECONDS = 0.5
+"""Seconds until a delivery that the store did not answer is tried again; while it is away one tries for all."""
+_AWAY_AFTER = 3
+"""Deliveries in a row that the store did not answer, until it is taken to be away."""
 _DELAYS = (*SECONDS, 30.0, 60.0)
 _LOOK_SECONDS = 0.05
 """How often to look whether something is due, while all that waits is to be tried again later."""
@@ -76,12 +87,19 @@ class Fanout:
         self._threshold = threshold
         self._unfinished: dict[_Delivery, None] = {}
         """What its post did not wait for, in the order in which it came."""
-        self._waiting: deque[_Delivery] = deque()
-        """Those of them that nobody is at work on."""
+        self._waiting: OrderedDict[UserId, deque[_Delivery]] = OrderedDict()
+        """Those of them that nobody is at work on, by authors, in the order of their turns."""
+        self._walked_now = 0
+        """Followers that were walked in this turn of the event loop."""
+        self._behind: deque[asyncio.Future[None]] = deque()
+        """Slices for a later turn."""
+        self._unanswered = 0
+        """Slices in a row for which the store was away."""
+        self._probe_at = 0.0
+        """While it is away: when the next delivery tries whether it is back, by the monotonic clock."""
         self._under_way: dict[bytes, int] = {}
         self._work = asyncio.Event()
-        self._places = asyncio.Semaphore(MAX_WAITING)
-        self._taken = 0
+        self._places = Places(MAX_WAITING, AUTHOR_AT_ONCE, AUTHOR_WAITING, ADMIT_SECONDS)
         self._took = Spread(_DELAYS)
 
     @property
@@ -92,38 +110,32 @@ class Fanout:
     def readings(self) -> Iterable[Reading]:
         """How much waits, and how long it took."""
         yield Reading("fanout_backlog", "Tweets on their way to followers, whose posts are answered.", self.backlog)
-        yield Reading("fanout_places_taken", f"Posts and deliveries under way, of {MAX_WAITING}.", self._taken)
+        yield Reading("fanout_places_taken", f"Posts and deliveries under way, of {MAX_WAITING}.", self._places.taken)
         yield Reading("fanout_seconds", "From a tweet's write until all followers had it.", self._took)
 
-    async def admit(self) -> None:
+    async def admit(self, author: UserId) -> None:
         """Take a place for one more delivery, waiting while there is none: this is where posting slows down.
 
         `deliver` gives it back when all is delivered, `withdraw` if there is nothing to deliver.
 
         Raises:
-            Unavailable: `busy`, after five seconds.
+            Unavailable: `busy`, after five seconds, or at once where 200 posts of this author wait already.
         """
-        try:
-            async with asyncio.timeout(ADMIT_SECONDS):
-                await self._places.acquire()
-        except TimeoutError:
-            raise Unavailable("busy", "Too many tweets are on their way; try again in a moment.") from None
-        self._taken += 1
+        await self._places.wait_and_take(author)
 
-    async def admit_if_idle(self) -> bool:
+    def admit_if_idle(self, author: UserId) -> bool:
         """As `admit`, without waiting, if most places are free.
 
-        For the deliveries of others: who is busy himself would only take them from those who are still at work on them.
+        For the deliveries of other processes: one that is busy itself would only take them from those at work on them.
         """
-        if 4 * self._taken >= MAX_WAITING:
+        if 4 * self._places.taken >= MAX_WAITING or not self._places.is_free_for(author):
             return False
-        await self.admit()
+        self._places.take(author)
         return True
 
-    def withdraw(self) -> None:
+    def withdraw(self, author: UserId) -> None:
         """Give an admitted delivery's place back."""
-        self._taken -= 1
-        self._places.release()
+        self._places.give_back(author)
 
     async def deliver(self, tweet: TweetId, author: UserId, state: FanoutState, promise: Promise | None = None) -> None:
         """Put a stored tweet, which was admitted, into its author's tail and his followers' timelines.
@@ -195,22 +207,54 @@ class Fanout:
         return self._threshold is not None and await self._store.has_followers(author, (self._threshold + 1) // 2)
 
     def _hand_over(self, delivery: _Delivery) -> None:
-        self._waiting.append(delivery)
+        queue = self._waiting.setdefault(delivery.author, deque())
+        queue.append(delivery)
         self._work.set()
 
     async def _next(self) -> _Delivery:
-        """Take the first delivery that is due, when there is one."""
+        """Take the first delivery that is due, when there is one. Authors take turns, slice by slice."""
         while True:
-            now = self._clock.monotonic()
-            for _ in range(len(self._waiting)):
-                delivery = self._waiting.popleft()
-                if delivery.due <= now:
-                    return delivery
-                self._waiting.append(delivery)
+            delivery = self._take_probe() if self._unanswered >= _AWAY_AFTER else self._take_due()
+            if delivery is not None:
+                return delivery
             self._work.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS if self._waiting else None):
                     await self._work.wait()
+
+    def _take_due(self) -> _Delivery | None:
+        now = self._clock.monotonic()
+        for _ in range(len(self._waiting)):
+            author = next(iter(self._waiting))
+            self._waiting.move_to_end(author)
+            due = next((delivery for delivery in self._waiting[author] if delivery.due <= now), None)
+            if due is not None:
+                return self._taken_out(due)
+        return None
+
+    def _take_probe(self) -> _Delivery | None:
+        """While the store is away: the delivery that was tried longest ago, when it is time to try one."""
+        now = self._clock.monotonic()
+        if not self._waiting or now < self._probe_at:
+            return None
+        self._probe_at = now + _AWAY_SECONDS
+        return self._taken_out(min((queue[0] for queue in self._waiting.values()), key=lambda delivery: delivery.due))
+
+    def _taken_out(self, delivery: _Delivery) -> _Delivery:
+        queue = self._waiting[delivery.author]
+        queue.remove(delivery)
+        if not queue:
+            del self._waiting[delivery.author]
+        return delivery
+
+    def _go_on(self) -> None:
+        """The store is back: all that waited for it is due, the oldest first."""
+        for author in sorted(self._waiting, key=lambda author: _age(self._waiting[author][0])):
+            self._waiting.move_to_end(author)
+            self._waiting[author] = deque(sorted(self._waiting[author], key=_age))
+            for delivery in self._waiting[author]:
+                delivery.due = 0.0
+        self._work.set()
 
     async def _work_on(self, delivery: _Delivery, hands: asyncio.Semaphore) -> None:
         finished = False
@@ -231,13 +275,18 @@ class Fanout:
         except Exception as error:  # noqa: BLE001 - one tweet's mistake must not end all fan-out
             if isinstance(error, Unavailable):
                 _log.warning("a fan-out waits for the store")
+                self._unanswered += 1
+                wait = _AWAY_SECONDS
             else:
                 _log.exception("a fan-out failed; it is tried again")
-            wait = min(_RETRY_SECONDS * 2**delivery.failures, _MOST_RETRY_SECONDS)
+                wait = min(_RETRY_SECONDS * 2**delivery.failures, _MOST_RETRY_SECONDS)
             delivery.failures += 1
             delivery.due = self._clock.monotonic() + wait
             return False
         delivery.failures = 0
+        was_away, self._unanswered = self._unanswered >= _AWAY_AFTER, 0
+        if was_away:
+            self._go_on()
         return finished
 
     async def _slice(self, delivery: _Delivery) -> bool:
@@ -247,8 +296,10 @@ class Fanout:
         if delivery.state is FanoutState.PULLED:
             self._promises.keep(delivery.promise)
             return True
+        await self._turn()
         followers = await self._store.followers(delivery.author, delivery.position, SLICE)
         await self._cache.prepend(TIMELINE, followers, delivery.item)
+        self._note_walk(len(followers))
         delivery.walked += len(followers)
         if len(followers) == SLICE:
             delivery.position = followers[-1]
@@ -258,10 +309,35 @@ class Fanout:
         self._promises.keep(delivery.promise)
         return True
 
+    def _note_walk(self, followers: int) -> None:
+        if not self._walked_now and not self._behind:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        self._walked_now += followers + 1
+
+    async def _turn(self) -> None:
+        """Wait until a slice may be walked. The posts of one commit come back together: all would go on at once."""
+        if self._walked_now >= TURN_FOLLOWERS or self._behind:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._behind.append(turn)
+            await turn
+
+    def _begin_turn(self) -> None:
+        self._walked_now = 0
+        for _ in range(min(len(self._behind), TURN_FOLLOWERS // SLICE)):
+            turn = self._behind.popleft()
+            if not turn.done():  # else its request has ended
+                turn.set_result(None)
+        if self._behind:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+
     def _leave(self, delivery: _Delivery) -> None:
         left = self._under_way.pop(delivery.item) - 1
         if left:
             self._under_way[delivery.item] = left
-        self.withdraw()
+        self.withdraw(delivery.author)
         self._took.add(self._clock.monotonic() - delivery.begun)
         delivery.done.set()
+
+
+def _age(delivery: _Delivery) -> float:
+    return delivery.begun

@@ -105,7 +105,7 @@ class Sweeping:
         except Exception as error:  # noqa: BLE001 - his followers get it all the same
             uncounted = error
         if promise.id not in self.delivered:
-            if not await self.fanout.admit_if_idle():
+            if not self.fanout.admit_if_idle(record.author):
                 return False
             # To all followers, whatever the author has become since: who pulls him as well sees each tweet once.
             await self.fanout.deliver(tweet, record.author, FanoutState.RISING)

@@ -81,7 +81,7 @@ class Tweets:
         return await self._write(author, checked, once)
 
     async def _write(self, author: UserRecord, draft: Draft, once: Once | None) -> bytes:
-        await self.fanout.admit()
+        await self.fanout.admit(author.id)
         delivering = False
         try:
             # Its id is drawn only now, so that it is about as new as the tweet itself.
@@ -98,7 +98,7 @@ class Tweets:
             await self.fanout.deliver(written.tweet.id, author.id, author.fanout, kept)
         finally:
             if not delivering:
-                self.fanout.withdraw()
+                self.fanout.withdraw(author.id)
         self.accounts.forget_counts(author.id)
         # The answer is the first one's, also if the tweet was deleted since: the same request had the same text.
         return await self.showing.show_new(msgspec.structs.replace(tweet, id=written.tweet.id), author.name)
