@@ -1,13 +1,17 @@
 """What one store dumps any other takes: all of it, in whatever order, once or twice."""
 
 import random
+from pathlib import Path
 
-from rookery.domain.copies import FollowCopy, KeyCopy, Part, TokenCopy, TweetCopy, UnfollowCopy, UserCopy
+import msgspec
+
+from rookery.domain.copies import FollowCopy, KeyCopy, Part, TokenCopy, TweetCopy, Unfinished, UnfollowCopy, UserCopy
 from rookery.domain.errors import Conflict
 from rookery.ports.store import Credentials, Store
 from tests.contract.expecting import refused
 from tests.contract.given import MOST, NOON, Given, once
 from tests.contract.lives import dumped, live_a_little
+from tests.contract.places import OpenStore
 
 
 async def move(source: Store, target: Store, chance: random.Random) -> None:
@@ -77,3 +81,19 @@ async def test_a_store_of_others_takes_no_copies(store: Store, target: Store) ->
         await target.adopt_secret(await store.secret())
     with refused(Conflict, "not_the_same"):
         await target.restore(await dumped(store, Part.USERS))
+
+
+async def test_a_store_knows_that_a_restore_or_copy_into_it_has_not_ended(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    begun = Unfinished(b"w" * 32, "rookery restore 'a file' did not end: run it again")
+    async with open_store(tmp_path) as store:
+        assert await store.unfinished() is None
+        await store.note_unfinished(None)
+        await store.note_unfinished(begun)
+    async with open_store(tmp_path) as store, open_store(tmp_path) as other:
+        assert await other.unfinished() == begun
+        await store.note_unfinished(msgspec.structs.replace(begun, is_filled=True))
+        assert await other.unfinished() == Unfinished(begun.which, begun.advice, is_filled=True)
+        await other.note_unfinished(None)
+        assert await store.unfinished() is None

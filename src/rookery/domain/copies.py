@@ -67,4 +67,16 @@ class KeyCopy(Struct, frozen=True, tag="key"):
     at: int
 
 
+class Unfinished(Struct, frozen=True):
+    """A restore or a copy that has begun to fill a store and has not ended.
+
+    `which` (32 bytes) tells it from every other one. `advice` is for operators: which command it is, and how to go on.
+    """
+
+    which: bytes
+    advice: str
+    is_filled: bool = False
+    """All rows are there and were compared; counts and caches may not be made yet."""
+
+
 Copy = UserCopy | TokenCopy | FollowCopy | UnfollowCopy | TweetCopy | KeyCopy

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from rookery.domain.copies import Copy, Part
+from rookery.domain.copies import Copy, Part, Unfinished
 from rookery.domain.errors import Conflict
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import TweetId, UserId
@@ -334,6 +334,14 @@ class Store(Protocol):
         Raises:
             Conflict: `not_the_same`, when there are and it is another.
         """
+        ...
+
+    async def unfinished(self) -> Unfinished | None:
+        """The restore or copy into this store that has not ended. Until it has, no server may use the store."""
+        ...
+
+    async def note_unfinished(self, unfinished: Unfinished | None) -> None:
+        """Note how far a restore or a copy into this store is; None when it has ended."""
         ...
 
     # --- the store itself --------------------------------------------------------------------------------------------

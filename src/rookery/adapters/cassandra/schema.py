@@ -6,10 +6,12 @@ Ids are blobs, which sort as their bytes do, whatever their UUID version. No cou
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import msgspec
 from acsylla.errors import CassErrorServerInvalidQuery
 
 from rookery.adapters.cassandra.journal import COUNTED_KEPT_SECONDS
 from rookery.adapters.cassandra.session import Access, Session, connect
+from rookery.domain.copies import Unfinished
 from rookery.domain.errors import Conflict
 from rookery.ports.clock import Clock
 from rookery.ports.store import not_the_same
@@ -179,6 +181,20 @@ async def adopt_secret(session: Session, value: bytes) -> None:
             return
         if found != mine:  # another copy was faster
             raise not_the_same()
+
+
+async def unfinished(session: Session) -> Unfinished | None:
+    """See `Store.unfinished`."""
+    rows = await session.read(_META, "unfinished")
+    return msgspec.msgpack.decode(rows[0][0], type=Unfinished) if rows and rows[0][0] else None
+
+
+async def note_unfinished(session: Session, noted: Unfinished | None) -> None:
+    """See `Store.note_unfinished`."""
+    value = msgspec.msgpack.encode(noted) if noted else b""
+    rows = await session.read("SELECT writetime(value) FROM meta WHERE name = 'unfinished'")
+    stamp = session.stamp(rows[0][0] if rows else None)  # another machine's clock may have been ahead of this one's
+    await session.write("INSERT INTO meta (name, value) VALUES ('unfinished', ?)", value, stamp=stamp)
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ from rookery.adapters.cassandra.key_rows import Keys
 from rookery.adapters.cassandra.session import Session, unavailable
 from rookery.adapters.cassandra.turns import Turns
 from rookery.adapters.cassandra.user_rows import Left
-from rookery.domain.copies import Copy, Part
+from rookery.domain.copies import Copy, Part, Unfinished
 from rookery.domain.errors import Conflict, NotFound, Unavailable, unknown_tweet, unknown_user
 from rookery.domain.idempotency import KEPT_MILLIS, Once
 from rookery.domain.ids import TweetId, UserId
@@ -425,6 +425,12 @@ class CassandraStore:
 
     async def adopt_secret(self, secret: bytes) -> None:
         await schema.adopt_secret(self._session, secret)
+
+    async def unfinished(self) -> Unfinished | None:
+        return await schema.unfinished(self._session)
+
+    async def note_unfinished(self, unfinished: Unfinished | None) -> None:
+        await schema.note_unfinished(self._session, unfinished)
 
     async def secret(self) -> bytes:
         return await schema.secret(self._session)

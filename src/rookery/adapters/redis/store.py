@@ -20,7 +20,7 @@ from rookery.adapters.redis.rows import depth_of, member_of, millis, promise_of,
 from rookery.adapters.redis.servers import Access
 from rookery.adapters.redis.shards import AT_ONCE, Shards, batches
 from rookery.adapters.redis.writing import LIBRARY, Operation, Writing
-from rookery.domain.copies import Copy, Part
+from rookery.domain.copies import Copy, Part, Unfinished
 from rookery.domain.errors import Conflict, deleted_tweet, unknown_tweet, unknown_user
 from rookery.domain.idempotency import KEPT_MILLIS, Once
 from rookery.domain.ids import ID_BYTES, TweetId, UserId, id_at
@@ -481,6 +481,15 @@ class RedisStore:
             raise not_the_same()
         async with self._writing.bounded():
             await self._shards.first.call_and_copy("set", "secret", secret)
+
+    async def unfinished(self) -> Unfinished | None:
+        found = await self._shards.first.call("get", "unfinished")
+        return msgspec.msgpack.decode(found, type=Unfinished) if found else None
+
+    async def note_unfinished(self, unfinished: Unfinished | None) -> None:
+        async with self._writing.bounded():
+            noted = msgspec.msgpack.encode(unfinished) if unfinished else b""
+            await self._shards.first.call_and_copy("set", "unfinished", noted)
 
     # --- the store itself --------------------------------------------------------------------------------------------
 

@@ -4,8 +4,20 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from rookery.adapters.sqlite import tweet_rows
-from rookery.domain.copies import Copy, FollowCopy, KeyCopy, Part, TokenCopy, TweetCopy, UnfollowCopy, UserCopy
+from rookery.domain.copies import (
+    Copy,
+    FollowCopy,
+    KeyCopy,
+    Part,
+    TokenCopy,
+    TweetCopy,
+    Unfinished,
+    UnfollowCopy,
+    UserCopy,
+)
 from rookery.domain.ids import ID_BYTES, UserId
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserRecord, name_key
@@ -116,3 +128,17 @@ def adopt(sql: sqlite3.Connection, secret: bytes) -> None:
     if sql.execute("SELECT 1 FROM user LIMIT 1").fetchone():
         raise not_the_same()
     sql.execute("UPDATE meta SET value = ? WHERE name = 'secret'", (secret,))
+
+
+def unfinished(sql: sqlite3.Connection) -> Unfinished | None:
+    """See `Store.unfinished`."""
+    row = sql.execute("SELECT value FROM meta WHERE name = 'unfinished'").fetchone()
+    return msgspec.msgpack.decode(row[0], type=Unfinished) if row else None
+
+
+def note_unfinished(sql: sqlite3.Connection, noted: Unfinished | None) -> None:
+    """See `Store.note_unfinished`."""
+    if noted is None:
+        sql.execute("DELETE FROM meta WHERE name = 'unfinished'")
+    else:
+        sql.execute("INSERT OR REPLACE INTO meta VALUES ('unfinished', ?)", (msgspec.msgpack.encode(noted),))

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from rookery.adapters.sqlite import copy_rows, follow_rows, key_rows, promise_rows, tweet_rows, user_rows
 from rookery.adapters.sqlite.database import Database
-from rookery.domain.copies import Copy, Part
+from rookery.domain.copies import Copy, Part, Unfinished
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import ID_BYTES, TweetId, UserId
 from rookery.domain.promises import Promise, ToldRun
@@ -229,6 +229,13 @@ class SqliteStore:
 
     async def adopt_secret(self, secret: bytes) -> None:
         await self._database.write(lambda sql: copy_rows.adopt(sql, secret))
+
+    async def unfinished(self) -> Unfinished | None:
+        with self._database.reading() as sql:
+            return copy_rows.unfinished(sql)
+
+    async def note_unfinished(self, unfinished: Unfinished | None) -> None:
+        await self._database.write(lambda sql: copy_rows.note_unfinished(sql, unfinished))
 
     async def secret(self) -> bytes:
         with self._database.reading() as sql:
