@@ -27,6 +27,7 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     "store.replication": [("1", "1", "1"), ("dc1:3, dc2:2", "dc1:3,dc2:2", "dc1:3,dc2:2")],
     "store.user": [("", "", "")],  # it goes with the password, and is tried below
     "store.password": [("", "", "")],
+    "store.password_file": [("", "", "")],  # it is read, and is tried below
     "store.tls_authority": [("/etc/ca.pem", "/etc/ca.pem", "/etc/ca.pem")],
     "store.tls_certificate": [("", "", "")],
     "store.tls_key": [("", "", "")],
@@ -42,6 +43,7 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     "ranking.keyspace": [("rookery", "rookery", "rookery"), ("r2_d2", "r2_d2", "r2_d2")],
     "ranking.user": [("", "", "")],
     "ranking.password": [("", "", ""), ("secret", "secret", "secret")],
+    "ranking.password_file": [("", "", "")],
     "ranking.tls_authority": [("/etc/ca.pem", "/etc/ca.pem", "/etc/ca.pem")],
     "ranking.tls_certificate": [("", "", "")],
     "ranking.tls_key": [("", "", "")],
@@ -164,3 +166,78 @@ def test_a_secret_is_not_in_what_is_printed_of_the_settings() -> None:
     settings = loaded({"store.user": "ada", "store.password": "open sesame"}).settings
     assert settings.store_password == "open sesame"
     assert "sesame" not in repr(settings)
+
+
+# Secrets
+
+SECRET = "open-sesame"
+
+
+@pytest.mark.parametrize("name", ["store.password", "ranking.password"])
+@pytest.mark.parametrize(
+    "value",
+    ["{}", "[{!r}]", "{{ open-sesame = 1 }}", "{{ a = {{ b = {!r} }} }}", "12345", "[[{!r}, 12345]]", "2026-11-27"],
+)
+def test_a_secret_of_the_wrong_type_is_not_shown(name: str, value: str, toml: Toml) -> None:
+    file = toml(f"{name} = {value.format(SECRET)}")
+    (line,) = faults(file=file)
+    for shown in (SECRET, "sesame", "12345", "2026"):
+        assert shown not in line.replace(str(file), "")
+
+
+def test_an_address_with_a_password_is_refused_without_it() -> None:
+    for name in ("store.servers", "ranking.servers", "cache.servers"):
+        for text in (f"redis://ada:{SECRET}@r:6379", f"ada:{SECRET}@r:6379", f"redis://:{SECRET}@r:6379"):
+            for value in (text, [text, "a"]):
+                lines = "\n".join(faults({name: value}))
+                assert "r:6379" in lines
+                assert SECRET not in lines
+    assert SECRET not in faults({"log.server": f"x:{SECRET}@h:514"})[0]
+
+
+@pytest.mark.parametrize("group", ["store", "ranking"])
+def test_a_password_may_be_in_a_file_of_its_own(group: str, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    attribute = f"{group}_password"
+    for content in (SECRET, f"{SECRET}\n", f"{SECRET}\r\n"):
+        file.write_text(content)
+        for found in (
+            loaded({f"{group}.password_file": str(file), f"{group}.user": "ada"}),
+            loaded(
+                environ={f"ROOKERY_{group.upper()}_PASSWORD_FILE": str(file), f"ROOKERY_{group.upper()}_USER": "ada"}
+            ),
+        ):
+            assert getattr(found.settings, attribute) == SECRET
+            assert found.sources[f"{group}.password"] == f"{group}.password_file {file}"
+            assert SECRET not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is not one line of printable characters"),
+        (b"\n", "is not one line of printable characters"),
+        (b"open-sesame\nand more", "is not one line of printable characters"),
+        (b"open-sesame\0", "is not one line of printable characters"),
+        (b"open-sesame\xff", "is not UTF-8"),
+        (b"open-sesame" * 400, "is longer than 4096 bytes"),
+        (None, "can't be read: no such file or directory"),
+    ],
+)
+def test_a_file_that_holds_no_password_is_a_fault_that_shows_none_of_it(
+    content: bytes | None, reason: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    given: dict[str, FlagValue] = {"store.password_file": str(file), "store.user": "ada"}
+    assert faults(given) == (f"store.password_file: {file} {reason} (flag --store-password-file)",)
+
+
+def test_a_password_is_given_in_one_way(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(SECRET)
+    assert faults({"store.password_file": str(file)}, {"ROOKERY_STORE_PASSWORD": SECRET}) == (
+        "store.password_file: store.password is given as well (environment ROOKERY_STORE_PASSWORD); "
+        "give one of them (flag --store-password-file)",
+    )

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
+from rookery.config.secrets import read_secret
 from rookery.config.values import (
     ADDRESS,
     ADDRESSES,
@@ -91,6 +92,15 @@ class Spec:
         """Its name in Settings."""
         return self.name.replace(".", "_")
 
+    def check(self, value: object) -> Any:
+        """As `ValueType.check`, but the reason never shows the value of a secret."""
+        try:
+            return self.value_type.check(value)
+        except ValueError:
+            if self.is_secret:
+                raise ValueError(f"is not {self.value_type.words}; its value is not shown") from None
+            raise
+
     @property
     def env(self) -> str:
         """Its environment variable."""
@@ -164,7 +174,17 @@ class Settings:
         "How many copies Cassandra keeps; for rookery schema apply, which makes it.",
     )
     store_user: str = _setting("store.user", TEXT, "", "Who Rookery is to Cassandra or Redis, where it asks.")
-    store_password: str = _setting("store.password", TEXT, "", "The password for that.", is_secret=True)
+    store_password: str = _setting(
+        "store.password",
+        TEXT,
+        "",
+        "The password for that. Give it in the settings file, in the environment or by store.password_file: a flag "
+        "is visible to every user of the machine.",
+        is_secret=True,
+    )
+    store_password_file: str = _setting(
+        "store.password_file", FILE, "", "A file whose one line is that password, in place of store.password."
+    )
     store_tls_authority: str = _setting(
         "store.tls_authority", FILE, "", "PEM file of whom to believe who the servers are; given, TLS is on."
     )
@@ -192,7 +212,17 @@ class Settings:
         "ranking.keyspace", KEYSPACE, "rookery", "What all keys of the ranking begin with in Redis."
     )
     ranking_user: str = _setting("ranking.user", TEXT, "", "Who Rookery is to that Redis, where it asks.")
-    ranking_password: str = _setting("ranking.password", TEXT, "", "The password for that.", is_secret=True)
+    ranking_password: str = _setting(
+        "ranking.password",
+        TEXT,
+        "",
+        "The password for that. Give it in the settings file, in the environment or by ranking.password_file: a flag "
+        "is visible to every user of the machine.",
+        is_secret=True,
+    )
+    ranking_password_file: str = _setting(
+        "ranking.password_file", FILE, "", "A file whose one line is that password, in place of ranking.password."
+    )
     ranking_tls_authority: str = _setting(
         "ranking.tls_authority", FILE, "", "PEM file of whom to believe who that Redis is; given, TLS is on."
     )
@@ -324,11 +354,12 @@ def load(*, flags: Mapping[str, FlagValue], environ: Mapping[str, str], file: Pa
             continue
         name = given.spec.name
         try:
-            values[name] = given.spec.value_type.check(given.value)
+            values[name] = given.spec.check(given.value)
             sources[name] = given.source
         except ValueError as error:
             faults.append(f"{name}: {error} ({given.source})")
             faulty.add(name)
+    faults.extend(_read_secrets(values, sources, faulty))
     faults.extend(
         f"{name}: name a server ({sources[name]})"
         for name in ("cache.servers", "ranking.servers")
@@ -373,7 +404,10 @@ def _from_file(file: Path | None, environ: Mapping[str, str]) -> Iterator[_Given
         return
     known = {spec.name: spec for spec in SPECS}
     for key, value in entries:
-        yield _Given(known[key], value, str(path)) if key in known else _unknown(key, known, str(path))
+        if secret := next((spec for spec in SPECS if spec.is_secret and key.startswith(f"{spec.name}.")), None):
+            yield _Given(secret, {}, str(path))  # a table in place of its text, of which nothing is shown
+        else:
+            yield _Given(known[key], value, str(path)) if key in known else _unknown(key, known, str(path))
 
 
 def _flatten(table: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
@@ -434,6 +468,24 @@ def _half_given(group: str, kind: object, values: Mapping[str, Any], sources: Ma
         name = f"{group}.{one}"
         if values[name] and not values[f"{group}.{other}"]:
             yield f"{name}: {group}.{other} is missing beside it ({sources[name]})"
+
+
+def _read_secrets(values: dict[str, Any], sources: dict[str, str], faulty: set[str]) -> Iterator[str]:
+    """Give secrets the values that are in files of their own."""
+    for secret in (spec.name for spec in SPECS if spec.is_secret):
+        name = f"{secret}_file"
+        if not values[name]:
+            continue
+        if values[secret]:
+            faulty.add(name)
+            yield f"{name}: {secret} is given as well ({sources[secret]}); give one of them ({sources[name]})"
+            continue
+        try:
+            values[secret] = read_secret(Path(values[name]))
+            sources[secret] = f"{name} {values[name]}"
+        except ValueError as error:
+            faulty.add(name)
+            yield f"{name}: {error} ({sources[name]})"
 
 
 def _is_loopback(host: str) -> bool:

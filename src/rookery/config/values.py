@@ -25,6 +25,8 @@ _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:\[([^]]+)]|([^]\[:]+))(?::
 _ADDRESS = re.compile(r"(?:\[([^]]+)]|([^]\[:]+)):([0-9]{1,5})")
 _KEYSPACE = re.compile("[a-z][a-z0-9_]{0,47}")
 _REPLICATION = re.compile(r"[1-9]|[A-Za-z0-9_.-]+:[1-9](?:, ?[A-Za-z0-9_.-]+:[1-9])*")
+_CREDENTIALS = re.compile(r"""(?:(?<=//)|(?<=['"]))[^\s'"/@:]*:(?!//)\S*@""")
+"""What stands for a user and a password in an address, which no message shows."""
 _OWN_PORTS = {"http": 80, "https": 443}
 
 T = TypeVar("T")
@@ -46,7 +48,7 @@ class ValueType(Generic[T]):
         """What `read` gives. Raises ValueError with the reason when that is nothing."""
         read = self.read(value)
         if read is None:
-            raise ValueError(f"{value!r} is not {self.words}")
+            raise ValueError(f"{_CREDENTIALS.sub('…@', repr(value))} is not {self.words}")
         return read
 
 
