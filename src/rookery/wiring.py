@@ -1,6 +1,7 @@
 """The only place that joins ports to adapters."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -12,15 +13,27 @@ from typing import TYPE_CHECKING, Literal
 from rookery import __version__
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memory import MemoryCache
-from rookery.adapters.sqlite import Database, ServerLock, SqliteRanking, SqliteStore, rename
+from rookery.adapters.sqlite import (
+    Database,
+    ServerLock,
+    SqliteRanking,
+    SqliteStore,
+    all_fresh_beside,
+    fresh_beside,
+    put_in_place,
+    remove_others_beside,
+    require_in_one_piece,
+    unfinished_of,
+)
 from rookery.adapters.sqlite import schema_of as schema_of_file
-from rookery.adapters.system import SystemClock
+from rookery.adapters.system import SystemClock, steps
 from rookery.config import IN_PROCESS_CACHES, ConfigError, Settings
 from rookery.domain.errors import Unavailable
 from rookery.domain.tallies import Metered
 from rookery.ports.cache import Cache
 from rookery.ports.clock import Clock
 from rookery.ports.ranking import Ranking
+from rookery.ports.steps import Steps, unwatched
 from rookery.ports.store import Store
 from rookery.ports.tracer import UNTRACED, Tracer
 from rookery.services.accounts import Accounts, Rules
@@ -36,6 +49,7 @@ from rookery.services.sweeping import Sweeping
 from rookery.services.telling import Telling
 from rookery.services.top import Top
 from rookery.services.tweets import Tweets
+from rookery.services.unfinished import require_finished
 from rookery.services.watching import Watch
 from rookery.web.options import RateLimits, Services, WebOptions
 
@@ -63,6 +77,8 @@ class Backends:
     """Whether the ranking may forget the last that it was told."""
     parts: Sequence[object] = ()
     """All that may have numbers to show."""
+    reached: Steps = unwatched
+    """Is told of the steps of works that must survive a process that is killed at them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +105,19 @@ class Sharing(Enum):
 
 
 @asynccontextmanager
-async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[Backends]:
+async def open_backends(
+    settings: Settings, sharing: Sharing, *, filling: bool = False, file: Path | None = None
+) -> AsyncIterator[Backends]:
     """Open the stores that the settings name.
 
+    `filling` is for a restore or a copy, and for whatever else may meet a store into which one did not end. `file` is
+    the database to open in place of the data folder's own, under whose lock it is.
+
     Raises:
-        Failure: when one can't be opened.
+        Failure: when one can't be opened; without `filling` also `store_unfinished`.
     """
     async with AsyncExitStack() as stack:
-        clock = SystemClock()
+        clock, reached = SystemClock(), steps(os.environ)
         path = settings.data / DATABASE
         in_process = settings.cache in IN_PROCESS_CACHES
         in_file = (settings.store == "sqlite", settings.ranking == "sqlite")
@@ -108,7 +129,9 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
         @cache
         def database() -> Database:
             with _naming(path):
-                opened = Database(path, migrates=not shared)
+                if file is None:
+                    require_in_one_piece(path)
+                opened = Database(file or path, migrates=not shared, reached=reached)
             stack.push_async_callback(opened.close)
             return opened
 
@@ -119,6 +142,8 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
             store = await _open_redis(settings, sharing, clock, stack)
         else:
             store = SqliteStore(database(), counts=all(in_file))
+        if not filling:
+            await require_finished(store)
         keeper = await _open_cache(settings, store, clock, stack)
         ranking = SqliteRanking(database()) if in_file[1] else _open_ranking(settings, clock, stack)
         yield Backends(
@@ -129,6 +154,7 @@ async def open_backends(settings: Settings, sharing: Sharing) -> AsyncIterator[B
             apart=not (in_process and all(in_file)),
             forgets=not in_file[1],
             parts=(store, keeper, ranking, *([database()] if any(in_file) else [])),
+            reached=reached,
         )
 
 
@@ -203,7 +229,7 @@ async def migrate(settings: Settings) -> Path | None:
         found, needed = (await schemas_of(settings))["store"]
         if found != needed:
             await apply_schema(settings)
-    async with open_backends(settings, Sharing.NO_SERVER) as backends:
+    async with open_backends(settings, Sharing.NO_SERVER, filling=True) as backends:
         return next((part.kept for part in backends.parts if isinstance(part, Database)), None)
 
 
@@ -258,17 +284,36 @@ def _redis_access(settings: Settings, part: Literal["store", "ranking"], servers
     return Access(servers, text("user"), text("password"), authority, certificate, key)
 
 
-def put_aside(settings: Settings) -> Path | None:
-    """Rename the database file, which no server may have open, so that there is none; its new name, if there was one.
+def place_beside(settings: Settings, which: bytes, *, force: bool) -> Path | None:
+    """Where a restore shall make the database that takes the place of the one in the data folder at its end.
 
-    Raises:
-        Failure: when a server runs.
+    None where it fills the one in the folder: there is none, or it is filled with the same already, as `which` tells;
+    or it may not be replaced. What restores of others left beside it is removed.
     """
     path = settings.data / DATABASE
+    fresh = fresh_beside(path, which)
     if not path.exists():
+        return fresh if fresh.exists() else None
+    if not force or ((found := unfinished_of(path)) and found.which == which):
         return None
+    remove_others_beside(path, fresh)
+    return fresh
+
+
+def put_database_in_place(settings: Settings, fresh: Path) -> Path | None:
+    """Let a database that is whole take the place of the one in the data folder; the new name of that one.
+
+    Raises:
+        Failure: when a server or a command has it open.
+    """
+    path = settings.data / DATABASE
     with _naming(path), ServerLock(path, shared=False):
-        return rename(path, f"{DATABASE}.before-restore-{SystemClock().now()}")
+        return put_in_place(path, fresh, SystemClock().now(), steps(os.environ))
+
+
+def unfinished_beside(settings: Settings) -> Sequence[Path]:
+    """What restores that did not end, and changed nothing yet, left beside the database of the data folder."""
+    return all_fresh_beside(settings.data / DATABASE) if settings.store == "sqlite" else ()
 
 
 def _open_ranking(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
@@ -319,9 +364,16 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
 
 
 @asynccontextmanager
-async def open_rookery(settings: Settings, sharing: Sharing, tracer: Tracer = UNTRACED) -> AsyncIterator[Rookery]:
-    """Open everything, without the background jobs."""
-    async with open_backends(settings, sharing) as backends:
+async def open_rookery(
+    settings: Settings,
+    sharing: Sharing,
+    tracer: Tracer = UNTRACED,
+    *,
+    filling: bool = False,
+    file: Path | None = None,
+) -> AsyncIterator[Rookery]:
+    """Open everything, without the background jobs; `filling` and `file` as `open_backends`."""
+    async with open_backends(settings, sharing, filling=filling, file=file) as backends:
         hasher = Argon2Hasher()
         rookery = join(settings, backends, hasher, tracer)
         try:

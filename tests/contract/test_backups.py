@@ -43,8 +43,8 @@ async def plain(tmp_path: Path) -> AsyncIterator[Store]:
         yield store
 
 
-def backups(store: Store, folder: Path) -> Backups:
-    return Backups(store, HandClock(start=LATER), "1.2.3", folder / "notes")
+def backups(store: Store) -> Backups:
+    return Backups(store, HandClock(start=LATER), "1.2.3")
 
 
 class Busy:
@@ -75,8 +75,8 @@ class Busy:
 async def test_a_backup_of_any_store_is_restored_into_any_other(store: Store, target: Store, tmp_path: Path) -> None:
     await live_a_little(store)
     file = tmp_path / "backup"
-    written = await backups(store, tmp_path).write(file, ignored)
-    assert await backups(target, tmp_path).restore(file, ignored) == written
+    written = await backups(store).write(file, ignored)
+    assert await backups(target).restore(file, ignored) == written
     assert await target.secret() == await store.secret()
     for part in Part:
         found = await dumped(target, part)
@@ -100,11 +100,11 @@ async def test_what_is_written_meanwhile_is_not_in_it(store: Store, tmp_path: Pa
 
     busy = Busy(store, write)
     file = tmp_path / "backup"
-    end = await Backups(cast("Store", busy), clock, "1.2.3", tmp_path / "notes").write(file, ignored)
+    end = await Backups(cast("Store", busy), clock, "1.2.3").write(file, ignored)
     assert busy.wrote
     assert {part: rows for part, (rows, _) in end.parts.items() if rows} == {"users": 1, "tweets": 1}
     async with STORES["sqlite"](tmp_path / "target") as target:
-        await backups(target, tmp_path).restore(file, ignored)
+        await backups(target).restore(file, ignored)
         assert [user.name for user in await target.list_users("", 10)] == ["ada"]
 
 
@@ -116,7 +116,7 @@ async def test_a_file_that_was_changed_or_cut_off_is_refused_and_nothing_is_writ
 ) -> None:
     await live_a_little(plain)
     file, broken = tmp_path / "backup", tmp_path / "broken"
-    await backups(plain, tmp_path).write(file, ignored)
+    await backups(plain).write(file, ignored)
     whole = file.read_bytes()
     async with STORES["sqlite"](tmp_path / "target") as target:
         for at in range(len(MAGIC), len(whole), max(1, len(whole) // 60)):
@@ -127,10 +127,10 @@ async def test_a_file_that_was_changed_or_cut_off_is_refused_and_nothing_is_writ
                 if at in range(len(MAGIC) + 3, len(MAGIC) + 10) and bad == bytes(flipped):
                     continue  # gzip's own flags, time and system, which say nothing of the content
                 with refused(Malformed, "broken_backup"):
-                    await backups(target, tmp_path).restore(broken, ignored)
+                    await backups(target).restore(broken, ignored)
         assert await dumped(target, Part.USERS) == []
         broken.write_bytes(whole)
-        await backups(target, tmp_path).restore(broken, ignored)
+        await backups(target).restore(broken, ignored)
 
 
 def packed(*frames: Head | Page | End) -> bytes:
@@ -175,13 +175,13 @@ def test_what_is_no_backup_is_told_so(tmp_path: Path) -> None:
 async def test_nothing_is_overwritten(plain: Store, tmp_path: Path) -> None:
     await Given(plain).user("ada")
     file = tmp_path / "backup"
-    await backups(plain, tmp_path).write(file, ignored)
+    await backups(plain).write(file, ignored)
     with refused(Conflict, "file_exists"):
-        await backups(plain, tmp_path).write(file, ignored)
+        await backups(plain).write(file, ignored)
     with refused(Conflict, "not_empty"):
-        await backups(plain, tmp_path).restore(file, ignored)
+        await backups(plain).restore(file, ignored)
     with refused(Malformed, "unwritable_file"):
-        await backups(plain, tmp_path).write(tmp_path / "no folder" / "backup", ignored)
+        await backups(plain).write(tmp_path / "no folder" / "backup", ignored)
     assert sorted(path.name for path in tmp_path.glob("backup*")) == ["backup"]
     assert file.stat().st_mode & 0o777 == 0o600
 
@@ -189,19 +189,19 @@ async def test_nothing_is_overwritten(plain: Store, tmp_path: Path) -> None:
 async def test_a_restore_that_was_stopped_is_gone_on_with(target: Store, plain: Store, tmp_path: Path) -> None:
     await live_a_little(plain)
     file = tmp_path / "backup"
-    await backups(plain, tmp_path).write(file, ignored)
+    await backups(plain).write(file, ignored)
 
     def stop(_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await backups(target, tmp_path).restore(file, stop)
-    await backups(target, tmp_path).restore(file, ignored)
+        await backups(target).restore(file, stop)
+    await backups(target).restore(file, ignored)
     assert await dumped(target, Part.TWEETS) == await dumped(plain, Part.TWEETS)
-    await backups(target, tmp_path).restore(file, ignored)
-    backups(target, tmp_path).finished(file)
+    await backups(target).restore(file, ignored)
+    await backups(target).finished()
     with refused(Conflict, "not_empty"):
-        await backups(target, tmp_path).restore(file, ignored)
+        await backups(target).restore(file, ignored)
 
 
 async def test_a_backup_that_fails_leaves_nothing(plain: Store, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ async def test_a_backup_that_fails_leaves_nothing(plain: Store, tmp_path: Path) 
 
     await Given(plain).user("ada")
     with refused(Malformed, "unwritable_file"):
-        await backups(cast("Store", Busy(plain, fail)), tmp_path).write(tmp_path / "backup", ignored)
+        await backups(cast("Store", Busy(plain, fail))).write(tmp_path / "backup", ignored)
     assert list(tmp_path.glob("backup*")) == []
 
 
@@ -232,8 +232,8 @@ async def test_a_retweet_is_in_it_only_with_what_it_retweets(tmp_path: Path) -> 
 
         file = tmp_path / "backup"
         busy = cast("Store", Busy(store, nothing))
-        await Backups(busy, clock, "1.2.3", tmp_path / "notes").write(file, ignored)
+        await Backups(busy, clock, "1.2.3").write(file, ignored)
     async with STORES["sqlite"](tmp_path / "target") as target:
-        await backups(target, tmp_path).restore(file, ignored)
+        await backups(target).restore(file, ignored)
         found = await target.tweets([tweet.id for tweet in dated.values()])
     assert {name for name, tweet in dated.items() if tweet.id in found} == {"old", "loaded, of a day to come"}

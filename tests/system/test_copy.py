@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from rookery.client import Client
 from tests.contract.adapters import cassandra, redis
 from tests.serving import Server
 from tests.system.commands import database, rookery
+from tests.system.killing import all_steps, killed_at
 from tests.system.worlds import generated_world
 from tools.servers.rookery import apply_schema
 
@@ -152,3 +154,43 @@ def test_a_store_of_others_is_not_copied_to(on_sqlite: Path, tmp_path: Path) -> 
     rookery("user", "add", "ada", "--config", str(other))
     assert "not_the_same" in copy(on_sqlite, other, status=1).stderr
     assert "database_in_use" in copy(on_sqlite, on_sqlite, status=1).stderr
+
+
+@pytest.mark.parametrize("step", [*sorted(all_steps("copy") - {"copy.finished"}), "copy.page:3"])
+def test_no_server_starts_on_a_part_of_a_copy(step: str, on_sqlite: Path, tmp_path: Path) -> None:
+    other = settings(tmp_path, "other")
+    assert killed_at(step, "copy", "--from", str(on_sqlite), "--to", str(other))
+    if step == "copy.noted":
+        rookery("user", "list", "--config", str(other))  # nothing is in it yet, and nothing is decided
+    else:
+        said = rookery("serve", "--port", "0", "--config", str(other), status=1).stderr
+        assert "[store_unfinished]" in said
+        assert f"rookery copy --from {on_sqlite} --to {other} did not end. Run it again" in said
+    copy(on_sqlite, other)
+    assert "hold the same" in copy(on_sqlite, other, "--verify").stdout
+    assert list((tmp_path / "other").glob("copying-*")) == []
+    rookery("user", "list", "--config", str(other))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"users": nu', b'{"users": 7}', b'{"users": "no hex"}', b"\xff", b"[]"])
+def test_a_note_of_a_copy_that_is_torn_is_passed_over(content: bytes, on_sqlite: Path, tmp_path: Path) -> None:
+    other = settings(tmp_path, "other")
+    assert killed_at("copy.page:3", "copy", "--from", str(on_sqlite), "--to", str(other))
+    (note,) = (tmp_path / "other").glob("copying-*.json")
+    note.write_bytes(content)
+    copy(on_sqlite, other)
+    assert "hold the same" in copy(on_sqlite, other, "--verify").stdout
+
+
+def test_a_torn_note_is_told_where_the_store_does_not_know_better(on_sqlite: Path, tmp_path: Path) -> None:
+    """As one that an earlier release left."""
+    other = settings(tmp_path, "other")
+    assert killed_at("copy.page:3", "copy", "--from", str(on_sqlite), "--to", str(other))
+    (note,) = (tmp_path / "other").glob("copying-*.json")
+    note.write_bytes(b"")
+    with closing(sqlite3.connect(database(tmp_path / "other"), isolation_level=None)) as sql:
+        sql.execute("DELETE FROM meta WHERE name = 'unfinished'")
+    said = copy(on_sqlite, other, status=1).stderr
+    assert "[broken_note]" in said
+    assert str(note) in said
+    assert said.count("\n") == 1

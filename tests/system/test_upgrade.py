@@ -2,7 +2,11 @@
 
 import asyncio
 import os
+import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +18,7 @@ from rookery.adapters.cassandra.schema import MIGRATIONS as CASSANDRA_MIGRATIONS
 from rookery.adapters.redis.store import SCHEMA as REDIS_SCHEMA
 from rookery.adapters.sqlite import Database, schema
 from rookery.adapters.sqlite.schema import MIGRATIONS as SQLITE_MIGRATIONS
+from rookery.adapters.system.faults import KILL_VARIABLE
 from rookery.client import Client
 from rookery.domain.errors import Conflict
 from tests import released
@@ -21,6 +26,7 @@ from tests.contract.adapters import cassandra
 from tests.contract.adapters.redis import server as redis_server
 from tests.serving import running_server
 from tests.system.commands import database, rookery
+from tests.system.killing import all_steps
 
 Place = Callable[[Path, Path], list[str]]
 """Sets a store up as its file says, in a folder; the flags that name it."""
@@ -143,6 +149,43 @@ async def test_what_an_older_rookery_made_is_kept_as_it_was(tmp_path: Path, monk
     opened = Database(path)
     assert opened.kept is None
     await opened.close()
+
+
+_MIGRATION = """
+import os, sys
+from pathlib import Path
+from rookery.adapters.sqlite import Database, schema
+from rookery.adapters.system import steps
+schema.MIGRATIONS = (*schema.MIGRATIONS, "UPDATE user SET name = 'other';")
+Database(Path(sys.argv[1]), reached=steps(os.environ))
+"""
+
+
+@pytest.mark.parametrize("step", sorted(all_steps("migrate")))
+def test_a_migration_that_is_killed_leaves_what_was_there(step: str, tmp_path: Path) -> None:
+    """Also what is in the write-ahead log only, as a server was killed before."""
+    rookery("user", "add", "ada", "--data", str(tmp_path))
+    path = database(tmp_path)
+    with closing(sqlite3.connect(path)) as sql:
+        sql.execute("PRAGMA wal_autocheckpoint = 0")
+        with sql:
+            sql.execute("UPDATE user SET display_name = 'in the log'")
+        for file in tmp_path.glob("rookery.db*"):  # as a kill would leave them: closing would empty the log
+            shutil.copy(file, tmp_path / f"killed-{file.name}")
+    killed = tmp_path / "killed-rookery.db"
+    for environment in ({KILL_VARIABLE: step}, {}):
+        done = subprocess.run(
+            [sys.executable, "-c", _MIGRATION, str(killed)], env={**os.environ, **environment}, check=False
+        )
+        assert done.returncode == (-signal.SIGKILL if environment else 0)
+        with closing(sqlite3.connect(killed)) as now:
+            found = now.execute("SELECT name, display_name FROM user").fetchall()
+        assert found == [("ada" if environment else "other", "in the log")]
+    kept = list(tmp_path.glob("killed-rookery.db.before-schema-*"))
+    assert len(kept) == (2 if step == "migrate.kept" else 1)
+    for file in kept:
+        with closing(sqlite3.connect(file)) as sql:
+            assert sql.execute("SELECT name, display_name FROM user").fetchall() == [("ada", "in the log")]
 
 
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from rookery.cli.flags import Flags, read
 from rookery.cli.output import progress, say
 from rookery.config import ConfigError, Settings
 from rookery.domain.copies import Part
-from rookery.services.backups import Backups, digests_of, verify
+from rookery.services.backups import Backups, digests_of, identity, verify
 from rookery.services.copying import Digest
-from rookery.wiring import Rookery, Sharing, open_rookery, put_aside
+from rookery.wiring import Rookery, Sharing, open_rookery, place_beside, put_database_in_place
 
 
 def add_to(app: App) -> None:
@@ -39,7 +39,7 @@ def backup(file: Path, *, flags: Flags = None) -> None:
     async def run() -> None:
         async with open_rookery(settings, Sharing.ANYONE) as rookery:
             with progress("Backing up", None) as advance:
-                end = await _backups(rookery, settings).write(file, advance)
+                end = await _backups(rookery).write(file, advance)
         _say_what(digests_of(end))
 
     asyncio.run(run())
@@ -63,7 +63,7 @@ def restore(
     check
         Only verify the file, and say what is in it.
     force
-        Put the SQLite file that is there aside, as rookery.db.before-restore-…, and begin with a new one.
+        Replace the SQLite file that is there when the new one is whole; it is kept, as rookery.db.before-restore-….
     """
     if check:
         head, end = verify(file)
@@ -76,25 +76,37 @@ def restore(
         raise ConfigError([f"--force: is for store = sqlite; name another store.keyspace in {settings.store} instead"])
 
     async def run() -> None:
-        if force:
-            verify(file)
-            if (aside := put_aside(settings)) is not None:
-                say(f"What was there is in {aside} now.")
-        async with open_rookery(settings, Sharing.NO_SERVER) as rookery:
+        if settings.store == "sqlite":
+            await _replace(settings, file, force=force)
+        async with open_rookery(settings, Sharing.NO_SERVER, filling=True) as rookery:
             with progress("Restoring", None) as advance:
-                end = await _backups(rookery, settings).restore(file, advance)
+                end = await _backups(rookery).restore(file, advance)
             with progress("Counting", None) as advance:
                 await rookery.services.top.recount(advance)
+            rookery.backends.reached("restore.counted")
             await rookery.backends.cache.clear()
-            await asyncio.to_thread(_backups(rookery, settings).finished, file)
+            rookery.backends.reached("restore.cleared")
+            await _backups(rookery).finished()
         _say_what(digests_of(end))
 
     asyncio.run(run())
 
 
-def _backups(rookery: Rookery, settings: Settings) -> Backups:
-    place = f"{settings.store} {settings.store_servers} {settings.store_keyspace} {settings.data}"
-    return Backups(rookery.backends.store, rookery.backends.clock, __version__, settings.data, place)
+async def _replace(settings: Settings, file: Path, *, force: bool) -> None:
+    """Fill a new database beside the one that is there, and let it take its place when all rows are in it."""
+    which = identity(*await asyncio.to_thread(verify, file))
+    if (fresh := place_beside(settings, which, force=force)) is None:
+        return
+    async with open_rookery(settings, Sharing.NO_SERVER, filling=True, file=fresh) as rookery:
+        with progress("Restoring", None) as advance:
+            await _backups(rookery).restore(file, advance)
+    if (aside := put_database_in_place(settings, fresh)) is not None:
+        say(f"What was there is in {aside} now.")
+
+
+def _backups(rookery: Rookery) -> Backups:
+    backends = rookery.backends
+    return Backups(backends.store, backends.clock, __version__, backends.reached)
 
 
 def _say_what(digests: Mapping[Part, Digest]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -37,18 +38,20 @@ def copy(
     verify
         Copy nothing and compare: exit status 1 when they differ.
     """
-    asyncio.run(_run(source, target, verify=verify))
+    command = f"rookery copy --from {quote(str(source.absolute()))} --to {quote(str(target.absolute()))}"
+    asyncio.run(_run(source, target, command, verify=verify))
 
 
-async def _run(source: Path, target: Path, *, verify: bool) -> None:
+async def _run(source: Path, target: Path, command: str, *, verify: bool) -> None:
     # Each file by itself: the rest of the environment can't be meant for both.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ROOKERY_")}
     settings = [load(flags={}, environ=environ, file=file).settings for file in (source, target)]
     async with (
         open_rookery(settings[0], Sharing.NO_SERVER) as here,
-        open_rookery(settings[1], Sharing.NO_SERVER) as there,
+        open_rookery(settings[1], Sharing.NO_SERVER, filling=True) as there,
     ):
-        copying = Copying(here.backends.store, there.backends.store, there.backends.clock, notes=settings[1].data)
+        stores = here.backends.store, there.backends.store
+        copying = Copying(*stores, there.backends.clock, settings[1].data, command, there.backends.reached)
         if verify:
             with progress("Comparing", None) as advance:
                 differing = await copying.compare(advance)
@@ -64,5 +67,8 @@ async def _run(source: Path, target: Path, *, verify: bool) -> None:
             copied = await copying.run(advance)
         with progress("Counting", None) as advance:
             await there.services.top.recount(advance)
+        there.backends.reached("copy.counted")
         await there.backends.cache.clear()
+        there.backends.reached("copy.cleared")
+        await copying.finished()
         say(f"{copied:,} rows are copied.")

@@ -21,7 +21,7 @@ from rookery.config import IN_PROCESS_CACHES, ConfigError, Settings
 from rookery.domain.errors import Unavailable
 from rookery.web import logs
 from rookery.web.logserver import LogServer
-from rookery.wiring import Sharing, open_rookery
+from rookery.wiring import Sharing, open_rookery, unfinished_beside
 
 _BACKLOG = 2_048
 
@@ -49,6 +49,8 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
         raise ConfigError(
             [f"--workers {workers}: is 1 or more, and more than 1 need a cache in common (cache = memcached)"]
         )
+    for left in unfinished_beside(settings):
+        tell(f"rookery: a restore of this store did not end, and changed nothing yet: run it again, or remove {left}")
     shipping = logs.configure(settings.log_format, settings.log_level, _log_server(settings))
     _allow_many_files()
     with _listen(settings) as listener:

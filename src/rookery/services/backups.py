@@ -10,18 +10,31 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
+from shlex import quote
 from typing import BinaryIO
 
 import msgspec
 
-from rookery.domain.copies import Copy, FollowCopy, KeyCopy, Part, TokenCopy, TweetCopy, UnfollowCopy, UserCopy
+from rookery.domain.copies import (
+    Copy,
+    FollowCopy,
+    KeyCopy,
+    Part,
+    TokenCopy,
+    TweetCopy,
+    Unfinished,
+    UnfollowCopy,
+    UserCopy,
+)
 from rookery.domain.errors import Conflict, Malformed
 from rookery.domain.ids import UserId, millis_of
 from rookery.domain.tweets import TweetRecord
 from rookery.ports.clock import Clock
 from rookery.ports.ranking import Progress
+from rookery.ports.steps import Steps, unwatched
 from rookery.ports.store import Shown, Store
-from rookery.services.copying import AT_ONCE, Digest, copies_differ, counts, digest_of, finish_writes
+from rookery.services.copying import AT_ONCE, Digest, copies_differ, counts, digest_of, finish_writes, sync_folder
+from rookery.services.unfinished import begun_before, holds_users, note_filled
 
 MAGIC = b"rookery backup 1\n"
 _LENGTH_BYTES = 4
@@ -99,10 +112,7 @@ class Backups:
     store: Store
     clock: Clock
     version: str
-    notes: Path
-    """The folder where it is noted that a restore is not at its end."""
-    place: str = ""
-    """What tells this store from others that the same folder may serve."""
+    reached: Steps = unwatched
 
     async def write(self, path: Path, progress: Progress) -> End:
         """Write all that the store holds into a new file, while servers go on. It is there when it is whole.
@@ -140,20 +150,25 @@ class Backups:
     async def restore(self, path: Path, progress: Progress) -> End:
         """Fill the store, which is empty, with what a file holds, once all of that was found to be whole.
 
-        It may be stopped and run again, until `finished`.
+        It may be stopped and run again, by any process, until `finished`; nobody else can use the store before.
 
         Raises:
-            Conflict: `not_empty`; `copies_differ`, when it was not empty after all.
+            Conflict: `not_empty`; `store_unfinished`, when another restore or copy has begun to fill it;
+                `copies_differ`, when it was not empty after all.
             Malformed: `unreadable_file`, `not_a_backup`, `broken_backup`.
         """
         head, end = await asyncio.to_thread(verify, path)
-        note = self._note(head, end)
-        if not note.exists():
-            if await self._holds_something():
+        mine = Unfinished(identity(head, end), _advice(path))
+        begun = await begun_before(self.store, mine)
+        if begun is None:
+            if await holds_users(self.store):
                 raise Conflict("not_empty", "The store holds something already; a restore never overwrites it.")
-            note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            note.touch(mode=0o600)
+            await self.store.note_unfinished(mine)
+            self.reached("restore.noted")
+        elif begun.is_filled:
+            return end
         await self.store.adopt_secret(head.secret)
+        self.reached("restore.adopted")
         expected = dict.fromkeys(Part, Digest())
         now = self.clock.now()
         with _opened(path) as packed:
@@ -164,26 +179,32 @@ class Backups:
                     for copy in copies:
                         expected[frame.part] = expected[frame.part].plus(copy)
                     progress(len(copies))
+                    self.reached("restore.page")
         for part in Part:
             if await digest_of(self.store, part, now, progress) != expected[part]:
                 raise copies_differ()
+        self.reached("restore.compared")
+        await note_filled(self.store, mine)
+        self.reached("restore.filled")
         return end
 
-    def finished(self, path: Path) -> None:
+    async def finished(self) -> None:
         """Note that all that follows from a restore is done as well: now the store is one that holds something."""
-        self._note(*verify(path)).unlink(missing_ok=True)
+        await self.store.note_unfinished(None)
+        self.reached("restore.finished")
 
-    def _note(self, head: Head, end: End) -> Path:
-        which = sha256(head.secret + end.sha256 + self.place.encode())
-        return self.notes / f"restoring-{which.hexdigest()[:32]}"
 
-    async def _holds_something(self) -> bool:
-        position: bytes | None = b""
-        while position is not None:
-            copies, position = await self.store.dump(Part.USERS, position, 1)
-            if copies:
-                return True
-        return False
+def identity(head: Head, end: End) -> bytes:
+    """What tells a restore of this backup from one of another (32 bytes)."""
+    return sha256(b"restore" + head.secret + end.sha256).digest()
+
+
+def _advice(path: Path) -> str:
+    command = f"rookery restore {quote(str(path.absolute()))}"
+    return (
+        f"{command} did not end. Run it again; or begin anew, with --force for SQLite, and else in another "
+        "store.keyspace."
+    )
 
 
 def verify(path: Path) -> tuple[Head, End]:
@@ -234,7 +255,7 @@ def created(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             os.link(fresh, path)  # unlike renaming it refuses where there is one now
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except FileExistsError as error:
             raise _exists(path) from error
         finally:
@@ -280,15 +301,6 @@ def _complaining(path: Path, code: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise Malformed(code, f"{path}: {(error.strerror or 'an error').lower()}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the name of a new file on the disk, not only the file."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 async def _pages(shown: Shown, part: Part) -> AsyncIterator[list[Copy]]:

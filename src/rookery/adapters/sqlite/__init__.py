@@ -1,7 +1,27 @@
 """Store and ranking in one SQLite file."""
 
-from rookery.adapters.sqlite.database import Database, ServerLock, rename, schema_of
+from rookery.adapters.sqlite.database import Database, ServerLock, schema_of
 from rookery.adapters.sqlite.ranking import SqliteRanking
+from rookery.adapters.sqlite.replacing import (
+    all_fresh_beside,
+    fresh_beside,
+    put_in_place,
+    remove_others_beside,
+    require_in_one_piece,
+    unfinished_of,
+)
 from rookery.adapters.sqlite.store import SqliteStore
 
-__all__ = ["Database", "ServerLock", "SqliteRanking", "SqliteStore", "rename", "schema_of"]
+__all__ = [
+    "Database",
+    "ServerLock",
+    "SqliteRanking",
+    "SqliteStore",
+    "all_fresh_beside",
+    "fresh_beside",
+    "put_in_place",
+    "remove_others_beside",
+    "require_in_one_piece",
+    "schema_of",
+    "unfinished_of",
+]

@@ -15,8 +15,10 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from rookery.adapters.sqlite.schema import check, foreign, is_older, migrate, newest, version_of
+from rookery.adapters.sqlite.syncing import sync_folder
 from rookery.domain.errors import Conflict, Unavailable
 from rookery.domain.tallies import Reading, Spread
+from rookery.ports.steps import Steps, unwatched
 
 T = TypeVar("T")
 
@@ -81,16 +83,6 @@ def _create_private(path: Path) -> None:
         os.close(_open_private(path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
 
 
-def rename(path: Path, name: str) -> Path:
-    """Give a database that nobody has open another name in its folder, together with its journals; the new path."""
-    new = path.with_name(name)
-    with _translated():
-        for end in ("-wal", "-shm", ""):  # the file itself last: without its journal it would be another
-            with suppress(FileNotFoundError):
-                path.with_name(path.name + end).rename(new.with_name(name + end))
-    return new
-
-
 def schema_of(path: Path) -> tuple[int, int]:
     """The schema of a file, 0 where there is none, and the one that this program needs. Nothing is changed.
 
@@ -105,8 +97,8 @@ def schema_of(path: Path) -> tuple[int, int]:
         return version_of(connection), newest()
 
 
-def _keep(connection: sqlite3.Connection, path: Path) -> Path:
-    """Copy a database that nobody else has open; the copy's path."""
+def _keep(connection: sqlite3.Connection, path: Path, reached: Steps) -> Path:
+    """Copy a database that nobody else has open; the copy's path. It is whole and on the disk when it has that name."""
     kept = path.with_name(f"{path.name}.before-schema-{newest()}-{time.time_ns() // 1_000_000}")
     part = kept.with_name(kept.name + ".part")
     for left in path.parent.glob(f"{path.name}.before-schema-*.part*"):  # by one that was killed at it
@@ -114,8 +106,13 @@ def _keep(connection: sqlite3.Connection, path: Path) -> Path:
     try:
         _create_private(part)
         with closing(sqlite3.connect(part)) as copy:
+            copy.execute("PRAGMA synchronous = FULL")
             connection.backup(copy)
-        return part.rename(kept)
+        reached("migrate.copied")
+        part.rename(kept)
+        sync_folder(path.parent)
+        reached("migrate.kept")
+        return kept
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -143,7 +140,7 @@ class Snapshot(Protocol):
 class Database:
     """Connections to one file. `write` is durable (WAL, synchronous=FULL) before it returns."""
 
-    def __init__(self, path: Path, *, migrates: bool = True) -> None:
+    def __init__(self, path: Path, *, migrates: bool = True, reached: Steps = unwatched) -> None:
         """Open or create the file and bring it to this program's schema, unless others may be at work on an older.
 
         What an older Rookery made is kept as it was, in `kept`.
@@ -156,11 +153,14 @@ class Database:
         with _translated():
             _make_private(path.parent)
             _create_private(path)
+            found = path.stat().st_ino
             writer = self._connect()
             try:
                 check(writer)
+                if path.stat().st_ino != found:
+                    raise Unavailable("store_unavailable", "The database was replaced just now.", retry_after=2)
                 _use_wal(writer)
-                self.kept = _keep(writer, path) if migrates and is_older(writer) else None
+                self.kept = _keep(writer, path, reached) if migrates and is_older(writer) else None
                 try:
                     migrate(writer, only_new=not migrates)
                 except BaseException:
