@@ -19,11 +19,9 @@ from rookery.adapters.sqlite import (
     SqliteRanking,
     SqliteStore,
     all_fresh_beside,
-    fresh_beside,
+    place_of,
     put_in_place,
-    remove_others_beside,
     require_in_one_piece,
-    unfinished_of,
 )
 from rookery.adapters.sqlite import schema_of as schema_of_file
 from rookery.adapters.system import SystemClock, steps
@@ -287,17 +285,9 @@ def _redis_access(settings: Settings, part: Literal["store", "ranking"], servers
 def place_beside(settings: Settings, which: bytes, *, force: bool) -> Path | None:
     """Where a restore shall make the database that takes the place of the one in the data folder at its end.
 
-    None where it fills the one in the folder: there is none, or it is filled with the same already, as `which` tells;
-    or it may not be replaced. What restores of others left beside it is removed.
+    None where it fills the one in the folder, or is refused by what that holds. `which` tells it from other restores.
     """
-    path = settings.data / DATABASE
-    fresh = fresh_beside(path, which)
-    if not path.exists():
-        return fresh if fresh.exists() else None
-    if not force or ((found := unfinished_of(path)) and found.which == which):
-        return None
-    remove_others_beside(path, fresh)
-    return fresh
+    return place_of(settings.data / DATABASE, which, force=force)
 
 
 def put_database_in_place(settings: Settings, fresh: Path) -> Path | None:

@@ -1,12 +1,37 @@
 """Secrets from files of their own, which neither `ps` nor the environment of a process shows."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 _MOST_BYTES = 4096
 """The longest secret in bytes, its line end included."""
 
 
-def read_secret(path: Path) -> str:
+def from_files(
+    secrets: Iterable[str], values: dict[str, Any], sources: dict[str, str], faulty: set[str]
+) -> Iterator[str]:
+    """Give settings that are secrets the values that are in files of their own; every fault, without any secret.
+
+    All are by the settings' names; the one that names the file of `x` is `x_file`. Those with a fault go into `faulty`.
+    """
+    for secret in secrets:
+        name = f"{secret}_file"
+        if not values[name]:
+            continue
+        if values[secret]:
+            faulty.add(name)
+            yield f"{name}: {secret} is given as well ({sources[secret]}); give one of them ({sources[name]})"
+            continue
+        try:
+            values[secret] = _read(Path(values[name]))
+            sources[secret] = f"{name} {values[name]}"
+        except ValueError as error:
+            faulty.add(name)
+            yield f"{name}: {error} ({sources[name]})"
+
+
+def _read(path: Path) -> str:
     """The one line of a file, without its line end. Raises ValueError with a reason, which never shows the content."""
     try:
         with path.open("rb") as file:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from rookery.config.secrets import read_secret
+from rookery.config.secrets import from_files
 from rookery.config.values import (
     ADDRESS,
     ADDRESSES,
@@ -359,7 +359,7 @@ def load(*, flags: Mapping[str, FlagValue], environ: Mapping[str, str], file: Pa
         except ValueError as error:
             faults.append(f"{name}: {error} ({given.source})")
             faulty.add(name)
-    faults.extend(_read_secrets(values, sources, faulty))
+    faults.extend(from_files((spec.name for spec in SPECS if spec.is_secret), values, sources, faulty))
     faults.extend(
         f"{name}: name a server ({sources[name]})"
         for name in ("cache.servers", "ranking.servers")
@@ -468,24 +468,6 @@ def _half_given(group: str, kind: object, values: Mapping[str, Any], sources: Ma
         name = f"{group}.{one}"
         if values[name] and not values[f"{group}.{other}"]:
             yield f"{name}: {group}.{other} is missing beside it ({sources[name]})"
-
-
-def _read_secrets(values: dict[str, Any], sources: dict[str, str], faulty: set[str]) -> Iterator[str]:
-    """Give secrets the values that are in files of their own."""
-    for secret in (spec.name for spec in SPECS if spec.is_secret):
-        name = f"{secret}_file"
-        if not values[name]:
-            continue
-        if values[secret]:
-            faulty.add(name)
-            yield f"{name}: {secret} is given as well ({sources[secret]}); give one of them ({sources[name]})"
-            continue
-        try:
-            values[secret] = read_secret(Path(values[name]))
-            sources[secret] = f"{name} {values[name]}"
-        except ValueError as error:
-            faulty.add(name)
-            yield f"{name}: {error} ({sources[name]})"
 
 
 def _is_loopback(host: str) -> bool:

@@ -79,6 +79,7 @@ async def empty(keyspace: str) -> None:
         await empty_purges()
         await session.each([partial(empty_table, table) for table in TABLES if table not in {"meta", "user_to_purge"}])
         await session.write("DELETE FROM meta WHERE name = 'told run'", stamp=stamp)
+        await session.write("DELETE FROM meta WHERE name = 'unfinished'", stamp=stamp)
         await session.decide(("UPDATE meta SET value = ? WHERE name = 'secret' IF EXISTS", (os.urandom(32),)))
     finally:
         await session.close()

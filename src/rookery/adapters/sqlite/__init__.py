@@ -4,11 +4,9 @@ from rookery.adapters.sqlite.database import Database, ServerLock, schema_of
 from rookery.adapters.sqlite.ranking import SqliteRanking
 from rookery.adapters.sqlite.replacing import (
     all_fresh_beside,
-    fresh_beside,
+    place_of,
     put_in_place,
-    remove_others_beside,
     require_in_one_piece,
-    unfinished_of,
 )
 from rookery.adapters.sqlite.store import SqliteStore
 
@@ -18,10 +16,8 @@ __all__ = [
     "SqliteRanking",
     "SqliteStore",
     "all_fresh_beside",
-    "fresh_beside",
+    "place_of",
     "put_in_place",
-    "remove_others_beside",
     "require_in_one_piece",
     "schema_of",
-    "unfinished_of",
 ]

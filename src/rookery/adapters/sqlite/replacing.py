@@ -21,9 +21,23 @@ _PRIMARY = 0xFF
 """The bits of an extended result code that are the primary one."""
 
 
-def fresh_beside(path: Path, which: bytes) -> Path:
-    """Where a restore makes the database that is to replace the one at `path`; `which` tells it from others."""
-    return path.with_name(f"{path.name}.{_FRESH}-{which.hex()[:16]}")
+def place_of(path: Path, which: bytes, *, force: bool) -> Path | None:
+    """Where a restore shall make the database that is to replace the one at `path`; `which` tells it from others.
+
+    None where it works on `path` itself: there is no database, or the same restore has put a whole one there, or it may
+    not replace it. What restores of other backups left beside it, which were begun and given up, is removed.
+    """
+    fresh = path.with_name(f"{path.name}.{_FRESH}-{which.hex()[:16]}")
+    with _translated():
+        if not path.exists():
+            return fresh if fresh.exists() else None
+        if not force or ((found := _unfinished_of(path)) and found.which == which and found.is_filled):
+            return None
+        for other in all_fresh_beside(path):
+            if other != fresh:
+                for end in ("", *_JOURNALS, "-shm"):
+                    _with(other, end).unlink(missing_ok=True)
+    return fresh
 
 
 def all_fresh_beside(path: Path) -> list[Path]:
@@ -32,16 +46,7 @@ def all_fresh_beside(path: Path) -> list[Path]:
     return sorted(found for found in path.parent.glob(pattern) if found.is_file())
 
 
-def remove_others_beside(path: Path, fresh: Path) -> None:
-    """Remove what restores of other backups left, which were begun and given up."""
-    with _translated():
-        for other in all_fresh_beside(path):
-            if other != fresh:
-                for end in ("", *_JOURNALS, "-shm"):
-                    _with(other, end).unlink(missing_ok=True)
-
-
-def unfinished_of(path: Path) -> Unfinished | None:
+def _unfinished_of(path: Path) -> Unfinished | None:
     """What the store in a file says of `Store.unfinished`; None also where there is no store that can be read."""
     with suppress(sqlite3.Error):
         _require_readable(path)
