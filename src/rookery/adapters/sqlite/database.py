@@ -153,12 +153,9 @@ class Database:
         with _translated():
             _make_private(path.parent)
             _create_private(path)
-            found = path.stat().st_ino
             writer = self._connect()
             try:
                 check(writer)
-                if path.stat().st_ino != found:
-                    raise Unavailable("store_unavailable", "The database was replaced just now.", retry_after=2)
                 _use_wal(writer)
                 self.kept = _keep(writer, path, reached) if migrates and is_older(writer) else None
                 try:

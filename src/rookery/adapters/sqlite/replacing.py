@@ -128,7 +128,10 @@ def _require_readable(path: Path) -> None:
 
 @contextmanager
 def _in_one_file(path: Path) -> Iterator[None]:
-    """A database that nobody else has open, without a journal: all that was committed is in the file, and synced."""
+    """A database that nobody else has open, without a journal: all that was committed is in the file, and synced.
+
+    Who has opened it and waits for the lock can't write to it once it was renamed: out of WAL mode SQLite refuses that.
+    """
     try:
         with closing(_connect(path)) as connection:
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
