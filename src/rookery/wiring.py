@@ -108,8 +108,8 @@ async def open_backends(
 ) -> AsyncIterator[Backends]:
     """Open the stores that the settings name.
 
-    `filling` is for a restore or a copy, and for whatever else may meet a store into which one did not end. `file` is
-    the database to open in place of the data folder's own, under whose lock it is.
+    `filling` admits a store into which a restore or copy has not ended. `file` is a database to open in place of the
+    data folder's own, whose lock is taken all the same.
 
     Raises:
         Failure: when one can't be opened; without `filling` also `store_unfinished`.

@@ -16,7 +16,7 @@ from tests.contract.adapters.sqlite import file_in, open_store
 from tests.contract.given import Given
 
 
-async def test_who_opens_a_database_that_is_just_being_replaced_gets_the_new_one(
+async def test_a_process_that_opens_a_database_being_replaced_gets_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, fresh = file_in(tmp_path / "old"), file_in(tmp_path / "new")

@@ -50,7 +50,7 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
             [f"--workers {workers}: is 1 or more, and more than 1 need a cache in common (cache = memcached)"]
         )
     for left in unfinished_beside(settings):
-        tell(f"rookery: a restore of this store did not end, and changed nothing yet: run it again, or remove {left}")
+        tell(f"rookery: a restore of this store did not end, and has changed nothing: run it again, or remove {left}")
     shipping = logs.configure(settings.log_format, settings.log_level, _log_server(settings))
     _allow_many_files()
     with _listen(settings) as listener:

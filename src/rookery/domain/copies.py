@@ -70,7 +70,7 @@ class KeyCopy(Struct, frozen=True, tag="key"):
 class Unfinished(Struct, frozen=True):
     """A restore or a copy that has begun to fill a store and has not ended.
 
-    `which` (32 bytes) tells it from every other one. `advice` is for operators: which command it is, and how to go on.
+    `which` (32 bytes) tells it from every other one. `advice` is for operators: the command, and how to continue.
     """
 
     which: bytes

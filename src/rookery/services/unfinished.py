@@ -1,4 +1,4 @@
-"""A store into which a restore or a copy has not ended: what is in it may be a part, so nobody uses it before."""
+"""A store into which a restore or a copy has not ended: it may hold a part only, so no server uses it."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ async def note_filled(store: Store, mine: Unfinished) -> None:
 
 
 async def holds_users(store: Store) -> bool:
-    """Whether anybody ever registered, or was loaded."""
+    """Whether the store holds any user, deleted ones included."""
     position: bytes | None = b""
     while position is not None:
         copies: Sequence[Copy]

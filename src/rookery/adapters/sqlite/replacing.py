@@ -105,8 +105,8 @@ def require_in_one_piece(path: Path) -> None:
         if not path.exists() and (fresh := all_fresh_beside(path)):
             raise Conflict(
                 "database_in_parts",
-                f"{path} is missing, as a restore of it did not end: run the same rookery restore again, with --force; "
-                f"what it has made so far is in {fresh[-1].name}.",
+                f"{path} is missing, and a restore of it did not end: run the same rookery restore again; or remove "
+                f"{fresh[-1].name}, which it has made so far, to begin with an empty store.",
             )
     for journal in path.parent.glob(f"{path.name}.{_ASIDE}-*-wal"):  # which restores renamed first once
         main = journal.with_name(journal.name.removesuffix("-wal"))
@@ -130,7 +130,8 @@ def _require_readable(path: Path) -> None:
 def _in_one_file(path: Path) -> Iterator[None]:
     """A database that nobody else has open, without a journal: all that was committed is in the file, and synced.
 
-    Who has opened it and waits for the lock can't write to it once it was renamed: out of WAL mode SQLite refuses that.
+    A process that opened it and waits for the lock can't write to it after it was renamed: SQLite refuses that outside
+    WAL mode.
     """
     try:
         with closing(_connect(path)) as connection:
