@@ -22,6 +22,7 @@ class Server:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, bytes]] = []
+        self.heads: list[list[tuple[bytes, bytes]]] = []
         self.reads = True
         self.gate = asyncio.Event()
         self.gate.set()
@@ -55,6 +56,7 @@ class Server:
             more = message.get("more_body", False)
         path = scope["path"]
         self.asked.append((path, body))
+        self.heads.append(list(cast("Any", scope)["headers"]))
         await self.gate.wait()
         answer = b"x" * {"/big": BIG, "/some": 60_000}.get(path, 2)
         headers = [(b"content-length", b"%d" % len(answer))]

@@ -13,6 +13,8 @@ from rookery.web.connections import MAX_HEAD_BYTES, MAX_HEADERS
 from tests.web.listening import CLOSE, GET, Server, head_of, problem
 
 LONG_POST = b"Content-Length: 5\r\nFiller: " + b"f" * 30_000 + b"\r\n\r\n"
+TINY = 140
+"""Requests of 27 bytes that are parsed together, in one slice of 4 KiB."""
 HALF = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe"
 
 
@@ -91,16 +93,16 @@ async def test_who_is_refused_to_make_room_has_nothing_wait_any_more(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.gate.clear()
-    tiny = b"GET / HTTP/1.1\r\n\r\n"
+    tiny = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     connected = [await server.connect() for _ in range(4)]
     async with asyncio.timeout(20):
         for number, (_, writer) in enumerate(connected[:3]):
-            writer.write(GET + tiny * 200 + (b"GARBAGE\r\n\r\n" if number == 0 else b""))  # the first has ended
-            while server.held_bytes() < 400_000 * (number + 1):
+            writer.write(GET + tiny * TINY + (b"GARBAGE\r\n\r\n" if number == 0 else b""))  # the first has ended
+            while server.held_bytes() < TINY * 2_000 * (number + 1):
                 await asyncio.sleep(0.001)
         monkeypatch.setattr(connections, "MAX_HELD_BYTES", server.held_bytes())
-        connected[3][1].write(GET + tiny * 200)
-        while server.held_bytes() > 1_300_000 or len(server.asked) < 4:
+        connected[3][1].write(GET + tiny * TINY)
+        while server.held_bytes() > connections.MAX_HELD_BYTES or len(server.asked) < 4:
             await asyncio.sleep(0.001)
         waiting = [len(connection.pipeline) for connection in server.server.server_state.connections]
         assert sum(waiting) * 2_048 <= server.held_bytes() <= connections.MAX_HELD_BYTES
@@ -191,7 +193,7 @@ async def test_what_lingers_does_not_hold_up_a_stop(server: Server, monkeypatch:
 
 async def test_requests_that_wait_count_for_what_they_cost(server: Server) -> None:
     server.gate.clear()
-    tiny = b"GET / HTTP/1.1\r\n\r\n"
+    tiny = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     reader, writer = await server.connect()
     _, half_writer = await server.connect()
     async with asyncio.timeout(10):
@@ -201,11 +203,11 @@ async def test_requests_that_wait_count_for_what_they_cost(server: Server) -> No
         half_writer.close()
         while server.held_bytes():
             await asyncio.sleep(0.001)
-        writer.write(tiny * 200 + CLOSE)
-        while not server.held_bytes() > 200 * 2_000:
+        writer.write(tiny * TINY + CLOSE)
+        while not server.held_bytes() > TINY * 2_000:
             await asyncio.sleep(0.001)
         server.gate.set()
-        assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 201
+        assert (await reader.read()).count(b"HTTP/1.1 200 OK") == TINY + 1
         assert server.held_bytes() == 0
     writer.close()
 
@@ -272,10 +274,10 @@ async def test_who_sends_no_more_and_is_owed_nothing_is_closed(server: Server, s
 @pytest.mark.parametrize(
     "sent",
     [
-        GET + b"GET / HTTP/1.1\r\nFiller: " + b"f" * 30_000 + b"\r\n\r\n",
-        b"POST / HTTP/1.1\r\nUpgrade: x\r\nConnection: Upgrade\r\n" + LONG_POST,
-        b"POST / HTTP/1.1\r\n" + LONG_POST,
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: " + b"f" * 30_000,
+        GET + b"GET / HTTP/1.1\r\nHost: x\r\nFiller: " + b"f" * 30_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nUpgrade: x\r\nConnection: Upgrade\r\n" + LONG_POST,
+        b"POST / HTTP/1.1\r\nHost: x\r\n" + LONG_POST,
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: " + b"f" * 30_000,
     ],
     ids=["behind another", "with an offer", "before a body", "a trailer"],
 )

@@ -33,9 +33,11 @@ async def test_one_address_can_not_multiply_its_limit_by_tokens(serve: Serve) ->
 @pytest.mark.usefixtures("clock")
 async def test_passwords_can_not_be_tried_without_end(serve: Serve) -> None:
     site = await serve(rate_limit="on")
-    paths = ("/api/v1/token", "/api/v1/token/", "/api//v1//token", "/api/v1/%74oken")
+    paths = ("/api/v1/token", "/api/v1/token/")
     sent = {"name": "ada", "password": "x"}
-    answers = [(await site.client.post(paths[number % 4], data=sent)).status_code for number in range(32)]
+    for path in ("/api//v1//token", "/api/v1/%74oken"):
+        assert (await site.client.post(path, data=sent)).status_code == 404
+    answers = [(await site.client.post(paths[number % 2], data=sent)).status_code for number in range(32)]
     assert answers[-2:] == [429, 429]
     assert set(answers[:-2]) == {401}
 

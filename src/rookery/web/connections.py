@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from rookery.domain.errors import Failure, Unavailable
 from rookery.domain.tallies import Reading, Tally
 from rookery.web.decoding import MAX_BODY_BYTES
+from rookery.web.heads import UNREADABLE, authority_of, fault_of, fault_of_parser
 from rookery.web.outward import Outward, answer_to
 from rookery.web.problems import Refusal
 
@@ -37,7 +38,6 @@ _SLOW_HEAD = Refusal(408, "slow_head", "The request's head did not arrive in tim
 _SLOW_BODY = Refusal(408)
 _LONG_HEAD = Refusal(431)
 _LONG_BODY = Refusal(413)
-_UNREADABLE = Refusal(400)
 _BUSY = Unavailable("busy", "Too many bodies are on their way; try again in a moment.")
 _REQUEST_BYTES = 2_048
 """What a request costs in memory beside its head and body."""
@@ -210,8 +210,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unfinished += len(data)
         try:
             self._feed(data)
-        except httptools.HttpParserError:
-            self.refuse(_UNREADABLE)
+        except httptools.HttpParserError as error:
+            self.refuse(fault_of_parser(error))
             return
         if self._in_head and self._around > MAX_HEAD_BYTES:
             self.refuse(_LONG_HEAD)
@@ -224,7 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
                 if self.parser.get_method() == b"CONNECT":
-                    self.refuse(_UNREADABLE)
+                    self.refuse(UNREADABLE)
                 if self._ended:
                     return
                 data = self._without_offer() + data[offer.args[0] :]
@@ -269,12 +269,25 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > MAX_HEAD_BYTES:
             self.refuse(_LONG_HEAD)
             return
+        fault = fault_of(self.parser.get_http_version(), self.url, self.headers)
+        if fault is not None:
+            self.refuse(fault)
+            return
         self._is_upgrade = self.parser.should_upgrade()
         if not self._is_upgrade:
+            self._take_authority()
             super().on_headers_complete()
             self.cycle.keep_alive &= not self._is_last
             self.cycle.transport = cast("asyncio.Transport", self._outward)
             self._in_body = True
+
+    def _take_authority(self) -> None:
+        """Let the host of a target in absolute form stand for the Host header (RFC 9112, 3.2.2)."""
+        authority = authority_of(self.url)
+        if authority is not None:
+            rest = self.url.partition(b"//")[2][len(authority) :]
+            self.url = rest if rest.startswith(b"/") else b"/" + rest
+            self.headers[:] = [item for item in self.headers if item[0] != b"host"] + [(b"host", authority)]
 
     def on_body(self, body: bytes) -> None:
         self._around -= len(body)

@@ -15,6 +15,7 @@ from rookery.domain.tallies import Reading, Spreads
 from rookery.ports.tracer import UNTRACED, Tracer
 from rookery.services.callers import ANYONE, NOBODY, Caller
 from rookery.web.context import caller_of, set_caller, set_password_limit
+from rookery.web.heads import is_canonical
 from rookery.web.limits import Allowance, Limiter
 from rookery.web.options import RateLimits, Services, WebOptions
 from rookery.web.origins import Addresses, check_host, check_origin, limited_as
@@ -114,6 +115,8 @@ class Door:
         if options.rate_limits and scope["path"] not in _UNLIMITED:
             visit.allowance = self._count(options.rate_limits, caller, address)
             visit.allowance.require()
+        if not is_canonical(scope["raw_path"]):
+            raise Refusal(404)
         check_origin(visit.method, headers, options.cors_origins)
         if refused:
             raise refused
