@@ -26,6 +26,12 @@ class HandClock(Clock):
     def new_tweet_id(self) -> TweetId:
         return TweetId(self._next())
 
+    def latest(self) -> int:
+        return self.millis
+
+    def begin_above(self, millis: int) -> None:
+        self.millis = max(self.millis, millis)
+
     def random(self, size: int) -> bytes:
         return self._random.randbytes(size)
 
@@ -43,7 +49,3 @@ class ShiftedClock(SystemClock):
 
     def now(self) -> int:
         return super().now() + self.ahead
-
-    def _ascending(self) -> bytes:
-        self._last = max(id_at(self.now(), self.random(10)), (int.from_bytes(self._last) + 1).to_bytes(16))
-        return self._last

@@ -41,10 +41,12 @@ from rookery.services.feeds import Feeds
 from rookery.services.filling import Filler
 from rookery.services.follows import Follows
 from rookery.services.health import Health
+from rookery.services.jobs import Jobs
 from rookery.services.promises import Promises
 from rookery.services.showing import Showing
 from rookery.services.sweeping import Sweeping
 from rookery.services.telling import Telling
+from rookery.services.timekeeping import Timekeeping
 from rookery.services.top import Top
 from rookery.services.tweets import Tweets
 from rookery.services.unfinished import require_finished
@@ -87,6 +89,7 @@ class Rookery:
     chores: Chores
     fanout: Fanout
     promises: Promises
+    jobs: Jobs
     backends: Backends
     parts: Sequence[Metered]
     """Those that have numbers to show."""
@@ -338,19 +341,20 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
     top = Top(store, ranking, showing)
     fanout = Fanout(store, cache, clock, promises, settings.effective_pull_threshold)
     sweeping = Sweeping(store, filler, clock, fanout, top, promises)
+    jobs = Jobs(clock)
     services = Services(
         accounts=accounts,
         follows=Follows(store, filler, clock, accounts, promises, settings.max_followees),
         tweets=Tweets(store, filler, clock, accounts, showing, fanout, top, promises, settings.max_chain),
         feeds=Feeds(store, filler, showing, clock),
         top=top,
-        health=Health(store, ranking, fanout, clock),
+        health=Health(store, ranking, fanout, clock, jobs),
     )
     telling = Telling(store, clock, top)
-    chores = Chores(store, filler, clock, accounts, fanout, top, sweeping, telling)
-    own: list[Metered] = [*watches, filler, fanout, sweeping, services.health, hasher]
+    chores = Chores(store, filler, clock, accounts, fanout, top, sweeping, telling, Timekeeping(store, clock))
+    own: list[Metered] = [*watches, filler, fanout, sweeping, services.health, jobs, hasher]
     others = [part for part in backends.parts if isinstance(part, Metered)]
-    return Rookery(services, chores, fanout, promises, backends, [*own, *others])
+    return Rookery(services, chores, fanout, promises, jobs, backends, [*own, *others])
 
 
 @asynccontextmanager
@@ -388,12 +392,18 @@ async def open_server(settings: Settings) -> AsyncIterator[Opened]:
     from rookery.web.app import create_app  # as long to import as all else together, and only for servers
 
     async with _open_tracer(settings) as tracer, open_rookery(settings, Sharing.SERVERS, tracer) as rookery:
-        jobs = [
-            asyncio.create_task(rookery.fanout.run(), name="fanout"),
-            asyncio.create_task(rookery.chores.run(), name="chores"),
-            asyncio.create_task(rookery.promises.run(), name="promises"),
-            asyncio.create_task(rookery.services.health.watch(), name="health"),
-        ]
+        await rookery.chores.timekeeping.begin()
+        running = asyncio.create_task(
+            rookery.jobs.run(
+                {
+                    "fanout": rookery.fanout.run,
+                    "chores": rookery.chores.run,
+                    "promises": rookery.promises.run,
+                    "health": rookery.services.health.watch,
+                }
+            ),
+            name="jobs",
+        )
         try:
             door = create_app(rookery.services, web_options(settings), rookery.backends.clock, tracer)
             yield Opened(door, rookery, [door, *rookery.parts])
@@ -401,9 +411,10 @@ async def open_server(settings: Settings) -> AsyncIterator[Opened]:
             with suppress(TimeoutError):
                 async with asyncio.timeout(5):
                     await rookery.fanout.drain()
-            for job in jobs:
-                job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            with suppress(Unavailable):
+                await rookery.chores.timekeeping.note()
 
 
 @asynccontextmanager

@@ -7,11 +7,9 @@ from itertools import pairwise
 from uuid import UUID
 
 import pytest
-import uuid_utils
 
 from rookery.adapters.system import SystemClock
-from rookery.adapters.system import clock as system_clock
-from rookery.domain.ids import id_at, millis_of
+from rookery.domain.ids import millis_of
 from rookery.ports.clock import Clock
 
 HOUR = 60 * 60 * 1000
@@ -26,8 +24,8 @@ class ClockPlace:
 
 
 def _set_system(monkeypatch: pytest.MonkeyPatch, now: int) -> None:
-    """Nobody sets a machine's clock back for a test: the source of its ids stands still at that time instead."""
-    monkeypatch.setattr(system_clock, "uuid7", lambda: uuid_utils.UUID(bytes=id_at(now, bytes(10))))
+    """Nobody sets a machine's clock back for a test: what it reads stands still at that time instead."""
+    monkeypatch.setattr(time, "time_ns", lambda: now * 1_000_000)
 
 
 CLOCKS = {"system": ClockPlace(SystemClock, _set_system)}
@@ -86,6 +84,36 @@ def test_ids_ascend_also_when_the_clock_is_set_back(place: ClockPlace, monkeypat
     assert {UUID(bytes=raw).variant for raw in ids} == {"specified in RFC 4122"}
     place.set_wall_clock(monkeypatch, millis_of(ids[0]) + HOUR)
     assert millis_of(clock.new_tweet_id()) == millis_of(ids[0]) + HOUR, "it goes on with the time when that is ahead"
+
+
+def test_ids_drawn_after_the_clock_was_set_back_have_times_of_their_own(
+    place: ClockPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their time goes on at half its speed until the clock has caught up."""
+    clock = place.make()
+    first = millis_of(clock.new_tweet_id())
+    begun = time.monotonic()
+    times = []
+    for second in range(0, 3 * 3_600 + 1, 600):
+        place.set_wall_clock(monkeypatch, first - HOUR + second * 1_000)
+        monkeypatch.setattr(time, "monotonic", lambda second=second: begun + second)
+        times.append(millis_of(clock.new_tweet_id()) - first)
+    assert all(1 <= later - earlier <= 600_000 for earlier, later in pairwise(times))
+    assert times[6] == pytest.approx(HOUR / 2, abs=1_000)
+    assert times[12] == pytest.approx(HOUR, abs=1_000), "it has caught up after two hours"
+    assert times[18] == pytest.approx(2 * HOUR, abs=1_000), "and goes by the clock from then on"
+
+
+def test_ids_can_begin_above_a_time(clock: Clock) -> None:
+    assert clock.latest() == 0
+    ahead = clock.now() + HOUR
+    clock.begin_above(ahead)
+    ids = [clock.new_tweet_id() for _ in range(1_000)]
+    assert all(first < second for first, second in pairwise(ids))
+    assert ahead < millis_of(ids[0]) <= millis_of(ids[-1]) < ahead + 60_000
+    assert clock.latest() == millis_of(ids[-1])
+    clock.begin_above(ahead - HOUR)
+    assert clock.new_tweet_id() > ids[-1], "never below what was drawn"
 
 
 @pytest.mark.parametrize("size", [0, 1, 8, 32])

@@ -208,3 +208,12 @@ async def test_a_caller_ends_when_he_is_cancelled(store: Store, given: Given) ->
     await assert_ends_when_cancelled(lambda: store.users([ada.id]))
     await assert_ends_when_cancelled(lambda: store.follow(ada.id, ada.id, NOON, MOST))
     await assert_ends_when_cancelled(store.check)
+
+
+async def test_the_newest_tweets_time_is_known(store: Store) -> None:
+    assert await store.latest() == 0
+    await store.note_latest(NOON)
+    await store.note_latest(NOON - 1)
+    assert await store.latest() == NOON
+    await store.note_latest(NOON + 1_000)
+    assert await store.latest() == NOON + 1_000

@@ -11,6 +11,7 @@ from rookery.ports.store import Store
 from rookery.services import health
 from rookery.services.fanout import Fanout
 from rookery.services.health import Health
+from rookery.services.jobs import Jobs
 from tests.clocks import HandClock
 
 
@@ -32,7 +33,7 @@ class Part:
 
 def health_of(store: Part, ranking: Part, clock: HandClock) -> Health:
     made = Fanout(cast("Store", store), cast("Any", None), clock, cast("Any", None), None)
-    return Health(cast("Store", store), cast("Ranking", ranking), made, clock)
+    return Health(cast("Store", store), cast("Ranking", ranking), made, clock, Jobs(clock))
 
 
 async def test_who_asks_at_once_shares_one_look() -> None:

@@ -13,5 +13,7 @@ class Status(Struct, frozen=True):
     """Whether it was told to stop, and answers until others know."""
     store: str
     ranking: str
+    jobs: str
+    """The background jobs: `ok`, or the names of those that end again and again; then the server is not ready."""
     uptime_seconds: int
     fanout_backlog: int

@@ -336,6 +336,17 @@ class Store(Protocol):
         """
         ...
 
+    async def latest(self) -> int:
+        """The time of the newest tweet in milliseconds since 1970, 0 if there is none; up to ten seconds early.
+
+        A store that is a list of tweets by time knows it; others know what `note_latest` noted.
+        """
+        ...
+
+    async def note_latest(self, at: int) -> None:
+        """Note that there may be tweets of that time (milliseconds since 1970). An earlier one changes nothing."""
+        ...
+
     async def unfinished(self) -> Unfinished | None:
         """The restore or copy into this store that has not ended. Until it has, no server may use the store."""
         ...

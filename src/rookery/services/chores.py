@@ -17,6 +17,7 @@ from rookery.services.fanout import Fanout
 from rookery.services.filling import TWEET, Filler
 from rookery.services.sweeping import Sweeping
 from rookery.services.telling import Telling
+from rookery.services.timekeeping import NOTED_SECONDS, Timekeeping
 from rookery.services.top import Top
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Chores:
     top: Top
     sweeping: Sweeping
     telling: Telling
+    timekeeping: Timekeeping
     hidden: set[UserId] = field(default_factory=set)
     """Deleted users whose tweets this process has hidden from the top list, while they wait for `purge`."""
 
@@ -48,6 +50,7 @@ class Chores:
         async with asyncio.TaskGroup() as group:  # some take minutes now and then, which the others must not wait for
             for chore in (self.sweep, self.hide, self.purge, self.telling.tell_again):
                 group.create_task(self._repeat(chore, _OFTEN_SECONDS))
+            group.create_task(self._repeat(self.timekeeping.note, NOTED_SECONDS))
             for chore in (self.fanout.review, self.tidy):
                 group.create_task(self._repeat(chore, _SELDOM_SECONDS))
 

@@ -12,6 +12,7 @@ from rookery.ports.clock import Clock
 from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
 from rookery.services.fanout import Fanout
+from rookery.services.jobs import Jobs
 
 _CHECKED_SECONDS = 1.0
 _WATCHED_SECONDS = 5.0
@@ -29,6 +30,7 @@ class Health:
     ranking: Ranking
     fanout: Fanout
     clock: Clock
+    jobs: Jobs
     _started: float = field(init=False)
     _seen: tuple[float, Status] | None = None
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -53,7 +55,7 @@ class Health:
         if seen is not None:
             status = seen[1]
             yield Reading("ready", "Whether it was ready when last looked at.", status.ready)
-            for part, state in (("store", status.store), ("ranking", status.ranking)):
+            for part, state in (("store", status.store), ("ranking", status.ranking), ("jobs", status.jobs)):
                 yield Reading("part_ok", "Whether this part answered last.", state == "ok", {"part": part})
         yield Reading("build_info", "The version that runs.", 1, {"version": __version__})
 
@@ -72,8 +74,9 @@ class Health:
                     _state_of(self.store, _STORE_SECONDS), _state_of(self.ranking, _RANKING_SECONDS)
                 )
                 uptime = int(now - self._started)
-                ready = store == "ok" and not self._draining
-                status = Status(__version__, ready, self._draining, store, ranking, uptime, self.fanout.backlog)
+                jobs = ",".join(self.jobs.down()) or "ok"
+                ready = store == "ok" and jobs == "ok" and not self._draining
+                status = Status(__version__, ready, self._draining, store, ranking, jobs, uptime, self.fanout.backlog)
                 self._seen = (self.clock.monotonic(), status)
             return self._seen[1]
 

@@ -1,5 +1,6 @@
 """Counting what is asked of a part, and how long it took to answer."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -12,6 +13,15 @@ from rookery.ports.tracer import Tracer
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
+_CAUSE_SECONDS = 60.0
+"""How long one kind of cause is not logged again."""
+_CAUSE_CHARACTERS = 80
+"""Characters of a cause's text that tell its kind: the rest may name a moment or a number."""
+_MOST_CAUSES = 100
+"""Kinds of causes that are remembered."""
+
 
 class Watch:
     """The calls of one part's port, by their names. `part` is store or ranking."""
@@ -21,6 +31,8 @@ class Watch:
         self._tracer = tracer
         self._took: Spreads[str] = Spreads()
         self._failed: Tally[tuple[str, str]] = Tally()
+        self._told: dict[str, float] = {}
+        """Causes that were logged, and when (`time.monotonic`)."""
 
     def on(self, inner: T) -> T:
         """The part, watched."""
@@ -54,11 +66,28 @@ class Watch:
                     return await call(*args, **kwargs)
             except Unavailable as error:
                 self._failed.add((name, error.code))
+                self._tell_cause(name, error)
                 raise
             finally:
                 self._took.add(name, time.perf_counter() - begun)
 
         return counted
+
+    def _tell_cause(self, call: str, error: Unavailable) -> None:
+        """Log why a part could not answer, each kind of cause once a minute. Clients are never told."""
+        cause = error.__cause__
+        if cause is None:
+            return
+        kind = f"{error.code} {type(cause).__name__} {str(cause)[:_CAUSE_CHARACTERS]}"
+        now = time.monotonic()
+        if now - self._told.get(kind, float("-inf")) < _CAUSE_SECONDS:
+            return
+        if len(self._told) >= _MOST_CAUSES:
+            self._told.clear()
+        self._told[kind] = now
+        _log.warning(
+            "the %s failed (%s, asked for %s): %s: %s", self._part, error.code, call, type(cause).__name__, cause
+        )
 
 
 class _Watched:

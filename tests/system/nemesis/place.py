@@ -4,7 +4,7 @@ import asyncio
 import random
 import resource
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +127,20 @@ class Place:
         return chance.choice(running)
 
 
+def clock_environment(file: Path) -> Mapping[str, str]:
+    """The environment of a server whose wall clock goes by this file; the monotonic one is the machine's.
+
+    Raises:
+        Missing: where libfaketime can't be had.
+    """
+    return {
+        "LD_PRELOAD": require_file(_FAKETIME, "faketime"),
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
 def write_clock(file: Path, ahead: int) -> None:
     """How many seconds the machine's clock is ahead. It is replaced whole: a server may read it at any moment."""
     new = file.with_suffix(".new")
@@ -144,12 +158,7 @@ def opened(folder: Path, store: str) -> Iterator[Place]:
         (folder / "two").symlink_to(folder / "one")  # each has its log beside its own name of the folder
         clock = folder / "clock"
         write_clock(clock, 0)
-        environment = {
-            "LD_PRELOAD": require_file(_FAKETIME, "faketime"),
-            "FAKETIME_TIMESTAMP_FILE": str(clock),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        environment = clock_environment(clock)
         flags = ("--cache", "memcached", "--cache-servers", memcached.address, *_flags(store, redis))
         servers = [Server(folder / name, *flags, env=environment, measured=False) for name in ("one", "two")]
         stack.callback(_end, servers)

@@ -183,6 +183,18 @@ async def adopt_secret(session: Session, value: bytes) -> None:
             raise not_the_same()
 
 
+async def latest(session: Session) -> int:
+    """See `Store.latest`."""
+    rows = await session.read(_META, "latest")
+    return int.from_bytes(rows[0][0], "big") if rows else 0
+
+
+async def note_latest(session: Session, at: int) -> None:
+    """See `Store.note_latest`. The time is the write's timestamp too, so the latest stays, whatever clocks show."""
+    value = at.to_bytes(8, "big")
+    await session.write("INSERT INTO meta (name, value) VALUES ('latest', ?)", value, stamp=at * 1_000)
+
+
 async def unfinished(session: Session) -> Unfinished | None:
     """See `Store.unfinished`."""
     rows = await session.read(_META, "unfinished")

@@ -426,6 +426,12 @@ class CassandraStore:
     async def adopt_secret(self, secret: bytes) -> None:
         await schema.adopt_secret(self._session, secret)
 
+    async def latest(self) -> int:
+        return await schema.latest(self._session)
+
+    async def note_latest(self, at: int) -> None:
+        await schema.note_latest(self._session, at)
+
     async def unfinished(self) -> Unfinished | None:
         return await schema.unfinished(self._session)
 

@@ -478,6 +478,12 @@ redis.register_function(PREFIX .. 'set', function(keys, args)
     return redis.call('HSET', keys[1] .. 'meta', args[1], args[2])
 end)
 
+-- name, number: the greater one stays
+redis.register_function(PREFIX .. 'set_greater', function(keys, args)
+    local known = tonumber(redis.call('HGET', keys[1] .. 'meta', args[1]) or 0)
+    if tonumber(args[2]) > known then redis.call('HSET', keys[1] .. 'meta', args[1], args[2]) end
+end)
+
 -- server, least: its epoch, raised
 redis.register_function(PREFIX .. 'raise_epoch', function(keys, args)
     local epoch = math.max(tonumber(redis.call('HGET', keys[1] .. 'epochs', args[1]) or 0) + 1, tonumber(args[2]))

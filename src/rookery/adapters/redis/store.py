@@ -482,6 +482,13 @@ class RedisStore:
         async with self._writing.bounded():
             await self._shards.first.call_and_copy("set", "secret", secret)
 
+    async def latest(self) -> int:
+        return int(await self._shards.first.call("get", "latest") or 0)
+
+    async def note_latest(self, at: int) -> None:
+        async with self._writing.bounded():
+            await self._shards.first.call_and_copy("set_greater", "latest", at)
+
     async def unfinished(self) -> Unfinished | None:
         found = await self._shards.first.call("get", "unfinished")
         return msgspec.msgpack.decode(found, type=Unfinished) if found else None

@@ -230,6 +230,13 @@ class SqliteStore:
     async def adopt_secret(self, secret: bytes) -> None:
         await self._database.write(lambda sql: copy_rows.adopt(sql, secret))
 
+    async def latest(self) -> int:
+        with self._database.reading() as sql:
+            return tweet_rows.latest(sql)
+
+    async def note_latest(self, at: int) -> None:
+        await self._database.write(lambda sql: tweet_rows.note_latest(sql, at))
+
     async def unfinished(self) -> Unfinished | None:
         with self._database.reading() as sql:
             return copy_rows.unfinished(sql)

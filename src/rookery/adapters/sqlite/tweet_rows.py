@@ -9,7 +9,7 @@ from rookery.adapters.sqlite import count_rows, key_rows, promise_rows
 from rookery.adapters.sqlite.user_rows import chunks, marks, require_live
 from rookery.domain.errors import deleted_tweet, unknown_tweet
 from rookery.domain.idempotency import Once
-from rookery.domain.ids import TweetId, UserId
+from rookery.domain.ids import ZERO, TweetId, UserId, millis_of
 from rookery.domain.promises import Promise
 from rookery.domain.timeline import entry
 from rookery.domain.tweets import TweetRecord, chained, first_within, link_of
@@ -144,3 +144,19 @@ def walk(sql: sqlite3.Connection, after: bytes, limit: int) -> list[TweetRecord]
     """See `Store.walk_tweets`. In ascending order of id; a position is the last one."""
     query = f"SELECT {_COLUMNS} FROM tweet WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 - column names
     return [_record(row) for row in sql.execute(query, (after, limit))]
+
+
+def latest(sql: sqlite3.Connection) -> int:
+    """See `Store.latest`. The newest tweet may have been purged, or its file restored from an older one."""
+    newest, noted = sql.execute(
+        "SELECT (SELECT max(id) FROM tweet), (SELECT value FROM meta WHERE name = 'latest')"
+    ).fetchone()
+    return max(millis_of(newest or ZERO), int.from_bytes(noted or b"", "big"))
+
+
+def note_latest(sql: sqlite3.Connection, at: int) -> None:
+    """See `Store.note_latest`."""
+    sql.execute(
+        "INSERT INTO meta VALUES ('latest', ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+        (at.to_bytes(8, "big"),),
+    )
