@@ -147,6 +147,75 @@ async def test_a_token_is_made_once_and_stays_revoked(store: Store, given: Given
     assert await store.token_owner(TOKEN) is None, "a replay brought a revoked token back"
 
 
+def hash_of(made: bytes) -> bytes:
+    """What a token's hash may follow from."""
+    return made + b"h" * 16
+
+
+async def test_a_token_follows_from_the_id_of_its_record(store: Store, given: Given) -> None:
+    ada = await given.user()
+    first, second, third = given.id(), given.id(), given.id()
+    assert await store.add_token(ada.id, hash_of, once(), first) == first
+    assert await store.add_token(ada.id, hash_of, once(), second) == first
+    assert await store.recall(once()) == first
+    assert await store.token_owner(hash_of(first)) == ada
+    assert await store.token_owner(hash_of(second)) is None
+    assert await store.add_token(ada.id, hash_of, once(at=NOON + DAY + 1), third) == third
+    assert await store.token_owner(hash_of(third)) == ada
+
+
+async def test_a_key_that_is_used_again_after_its_day_brings_no_revoked_token_back(store: Store, given: Given) -> None:
+    ada = await given.user()
+    first, again = given.id(), given.id()
+    await store.add_token(ada.id, hash_of, once(), first)
+    await store.revoke_tokens(ada.id)
+    assert await store.add_token(ada.id, hash_of, once(), again) == first, "a replay"
+    assert await store.token_owner(hash_of(first)) is None
+    await store.add_token(ada.id, hash_of, once(at=NOON + DAY + 1), again)
+    assert await store.token_owner(hash_of(first)) is None
+    assert await store.token_owner(hash_of(again)) == ada
+
+
+async def test_many_at_once_with_one_key_have_one_token(store: Store, given: Given) -> None:
+    ada = await given.user()
+    made = await asyncio.gather(*(store.add_token(ada.id, hash_of, once(), given.id()) for _ in range(16)))
+    assert len(set(made)) == 1
+    assert await store.token_owner(hash_of(made[0])) == ada
+    assert await store.revoke_tokens(ada.id) == 1
+
+
+async def test_a_registrations_token_follows_from_the_users_id(store: Store, given: Given) -> None:
+    first, second = given.person("ada"), given.person("ada")
+    assert await store.add_user(first, Credentials(None, hash_of), once()) == first.id
+    assert await store.add_user(second, Credentials(None, hash_of), once()) == first.id
+    assert await store.token_owner(hash_of(first.id)) == first
+    assert await store.token_owner(hash_of(second.id)) is None
+
+
+async def test_a_password_is_set_once(store: Store, given: Given) -> None:
+    ada = await given.user(password="old")
+    await store.set_password(ada.id, "new", None, once())
+    await store.add_token(ada.id, TOKEN)
+    await store.set_password(ada.id, "other", None, once())
+    assert await store.password_hash(ada.id) == "new"
+    assert await store.token_owner(TOKEN) is not None, "a replay ended what came since"
+    with refused(BrokenRule, "idempotency_key_reused"):
+        await store.set_password(ada.id, "other", None, once(request="another"))
+
+
+async def test_a_key_alone_is_noted_for_a_day(store: Store, given: Given) -> None:
+    first, second = given.id(), given.id()
+    assert await store.recall(once()) is None
+    await store.note_once(once(), first)
+    await store.note_once(once(at=NOON + 5), second)
+    assert await store.recall(once(at=NOON + DAY - 1)) == first
+    with refused(BrokenRule, "idempotency_key_reused"):
+        await store.note_once(once(request="another"), second)
+    assert await store.recall(once(at=NOON + DAY + 1)) is None
+    await store.note_once(once(at=NOON + DAY + 1), second)
+    assert await store.recall(once(at=NOON + DAY + 1)) == second
+
+
 async def test_a_replayed_follow_does_not_undo_an_unfollow(store: Store, given: Given) -> None:
     ada, bob = await given.users(2)
     assert await store.follow(ada.id, bob.id, NOON, MOST, once())

@@ -184,6 +184,47 @@ async def test_a_user_who_is_not_there_gets_no_token(store: Store, given: Given)
         assert await store.token_owner(TOKEN) is None
 
 
+async def test_all_tokens_but_one_are_ended(store: Store, given: Given) -> None:
+    ada = await given.user(token=TOKEN)
+    await store.add_token(ada.id, OTHER_TOKEN)
+    await store.add_token(ada.id, b"x" * 32)
+    assert await store.revoke_tokens(ada.id, OTHER_TOKEN) == 2
+    assert await store.token_owner(TOKEN) is None
+    assert await store.token_owner(OTHER_TOKEN) == ada
+    assert await store.revoke_tokens(ada.id, b"n" * 32) == 1
+    assert await store.token_owner(OTHER_TOKEN) is None
+    assert await store.token_owner(b"n" * 32) is None, "one that was never given is given by nothing"
+
+
+async def test_a_new_password_ends_all_tokens_but_one(store: Store, given: Given) -> None:
+    ada, bob = await given.user(token=TOKEN, password="old"), await given.user(token=b"b" * 32, password="other")
+    await store.add_token(ada.id, OTHER_TOKEN)
+    await store.set_password(ada.id, "new", OTHER_TOKEN)
+    assert await store.password_hash(ada.id) == "new"
+    assert await store.token_owner(TOKEN) is None
+    assert await store.token_owner(OTHER_TOKEN) == ada
+    assert await store.password_hash(bob.id) == "other"
+    assert await store.token_owner(b"b" * 32) == bob
+    await store.set_password(ada.id, "newer")
+    assert await store.token_owner(OTHER_TOKEN) is None
+
+
+async def test_a_first_password_is_set_like_another(store: Store, given: Given) -> None:
+    ada = await given.user(token=TOKEN)
+    await store.set_password(ada.id, "first", TOKEN)
+    assert await store.password_hash(ada.id) == "first"
+    assert await store.token_owner(TOKEN) == ada
+
+
+async def test_a_user_who_is_not_there_gets_no_password(store: Store, given: Given) -> None:
+    ada = await given.user(password="old")
+    await store.delete_user(ada.id)
+    for user in (ada.id, given.unknown_user()):
+        with refused(NotFound, "unknown_user"):
+            await store.set_password(user, "new")
+        assert await store.password_hash(user) is None
+
+
 # On the way between push and pull
 
 

@@ -17,12 +17,25 @@ Below = tuple[UserId, TweetId | None]
 """An author, and the id below which his tweets are wanted; None for the newest."""
 
 
+TokenHash = bytes | Callable[[bytes], bytes]
+"""The SHA-256 of a token (32 bytes), or a function of it from the id (16 bytes) that a write's key stands for."""
+
+
+def hash_for(token: TokenHash, made: bytes) -> bytes:
+    """The SHA-256 of a token that is written under a key that stands for this id."""
+    return token if isinstance(token, bytes) else token(made)
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """What a new user may sign in with. The token is kept as its SHA-256 (32 bytes), the password as a slow hash."""
 
     password_hash: str | None = None
-    token_hash: bytes | None = None
+    token_hash: TokenHash | None = None
+
+    def token_of(self, user: UserId) -> bytes | None:
+        """The SHA-256 of the token of a user who is registered by this id."""
+        return hash_for(self.token_hash, user) if self.token_hash else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +154,22 @@ class Store(Protocol):
         """What `Hasher.verify` takes."""
         ...
 
-    async def add_token(self, user: UserId, token_hash: bytes, once: Once | None = None) -> None:
-        """Let a user act by one more token.
+    async def set_password(
+        self, user: UserId, password_hash: str, but: bytes | None = None, once: Once | None = None
+    ) -> None:
+        """Replace what `password_hash` returns, and end all tokens of the user that were added before, but this one.
+
+        Raises:
+            NotFound: `unknown_user`.
+        """
+        ...
+
+    async def add_token(
+        self, user: UserId, token: TokenHash, once: Once | None = None, made: bytes | None = None
+    ) -> bytes:
+        """Let a user act by one more token; returns the id (16 bytes) that the key stands for.
+
+        That is `made`, or the user's when it is None; on a repeated write it is the first one's, and no token is added.
 
         Raises:
             NotFound: `unknown_user`.
@@ -157,12 +184,20 @@ class Store(Protocol):
         """End one token. Ending it twice changes nothing."""
         ...
 
-    async def revoke_tokens(self, user: UserId) -> int:
-        """End all tokens of a user; how many there were."""
+    async def revoke_tokens(self, user: UserId, but: bytes | None = None) -> int:
+        """End all tokens of a user, but this one; how many were ended."""
         ...
 
     async def recall(self, once: Once) -> bytes | None:
         """The id (16 bytes) that a recorded write made, None if there was no such write within the day.
+
+        Raises:
+            BrokenRule: `idempotency_key_reused`.
+        """
+        ...
+
+    async def note_once(self, once: Once, made: bytes) -> None:
+        """Record a key with an id (16 bytes) for `recall`, without a write of its own. The first one stays for a day.
 
         Raises:
             BrokenRule: `idempotency_key_reused`.

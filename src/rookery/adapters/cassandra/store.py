@@ -37,7 +37,7 @@ from rookery.domain.tallies import Reading
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.clock import Clock
-from rookery.ports.store import Below, Credentials, FanoutChange, Shown, Written, new_among
+from rookery.ports.store import Below, Credentials, FanoutChange, Shown, TokenHash, Written, hash_for, new_among
 
 _NEW, _OLD = b"\x01", b"\x00"
 _IMPORTED_AT_ONCE = 50
@@ -77,7 +77,7 @@ class CassandraStore:
             if claim.told is not None:
                 return UserId(claim.made)
             user = msgspec.structs.replace(user, id=UserId(claim.made))
-            rows = UserRows(user, credentials.password_hash, credentials.token_hash)
+            rows = UserRows(user, credentials.password_hash, credentials.token_of(user.id))
             entry = await self._journal.add(None, rows, claim.stamp)
             if not await user_rows.claim_name(session, user.name, user.id):
                 await self._keys.release(once, claim)
@@ -168,15 +168,35 @@ class CassandraStore:
     async def password_hash(self, user: UserId) -> str | None:
         return await user_rows.password_hash(self._session, user)
 
-    async def add_token(self, user: UserId, token_hash: bytes, once: Once | None = None) -> None:
+    async def set_password(
+        self, user: UserId, password_hash: str, but: bytes | None = None, once: Once | None = None
+    ) -> None:
+        """Not atomic: a change that was cut off may have taken effect without its end of the tokens.
+
+        So was none acknowledged. Under the same key it goes on.
+        """
         async with self._writing(), self._turns.of(once.key if once else None):
             claim = await self._keys.look(once)
             if claim is None:
                 await self._require_live(user)
                 claim = await self._keys.claim(once, user)
             if claim.told is None:
-                await user_rows.add_token(self._session, user, token_hash, claim.stamp)
+                await user_rows.set_password(self._session, user, password_hash)
+                await user_rows.revoke_all(self._session, user, but)
                 await self._keys.done(once, claim)
+
+    async def add_token(
+        self, user: UserId, token: TokenHash, once: Once | None = None, made: bytes | None = None
+    ) -> bytes:
+        async with self._writing(), self._turns.of(once.key if once else None):
+            claim = await self._keys.look(once)
+            if claim is None:
+                await self._require_live(user)
+                claim = await self._keys.claim(once, made or user)
+            if claim.told is None:
+                await user_rows.add_token(self._session, user, hash_for(token, claim.made), claim.stamp)
+                await self._keys.done(once, claim)
+        return claim.made
 
     async def token_owner(self, token_hash: bytes) -> UserRecord | None:
         return await user_rows.token_owner(self._session, token_hash)
@@ -185,13 +205,19 @@ class CassandraStore:
         async with self._writing():
             await user_rows.revoke(self._session, token_hash)
 
-    async def revoke_tokens(self, user: UserId) -> int:
+    async def revoke_tokens(self, user: UserId, but: bytes | None = None) -> int:
         async with self._writing():
-            return await user_rows.revoke_all(self._session, user)
+            return await user_rows.revoke_all(self._session, user, but)
 
     async def recall(self, once: Once) -> bytes | None:
         claim = await self._keys.look(once)
         return claim.made if claim and claim.told is not None else None
+
+    async def note_once(self, once: Once, made: bytes) -> None:
+        async with self._writing(), self._turns.of(once.key):
+            claim = await self._keys.look(once) or await self._keys.claim(once, made)
+            if claim.told is None:
+                await self._keys.done(once, claim)
 
     # --- follows -----------------------------------------------------------------------------------------------------
 

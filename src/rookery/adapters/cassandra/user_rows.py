@@ -211,6 +211,13 @@ async def password_hash(session: Session, user: UserId) -> str | None:
     return rows[0][0] if rows and not rows[0][1] else None
 
 
+async def set_password(session: Session, user: UserId, password_hash: str) -> None:
+    """Replace a user's password hash, whatever clock wrote the one before."""
+    rows = await session.read("SELECT writetime(password_hash) FROM user_by_id WHERE id = ?", user)
+    stamp = session.stamp(rows[0][0] if rows else None)
+    await session.write("UPDATE user_by_id SET password_hash = ? WHERE id = ?", password_hash, user, stamp=stamp)
+
+
 async def add_token(session: Session, user: UserId, token_hash: bytes, stamp: int) -> None:
     """Let a user act by one more token. The list of his tokens comes first, so that each can be revoked."""
     await session.write("INSERT INTO token_by_user (user, hash) VALUES (?, ?)", user, token_hash, stamp=stamp)
@@ -235,11 +242,12 @@ async def revoke(session: Session, token_hash: bytes, owner: UserId | None = Non
         await session.write("DELETE FROM token_by_user WHERE user = ? AND hash = ?", user, token_hash, stamp=stamp)
 
 
-async def revoke_all(session: Session, user: UserId) -> int:
+async def revoke_all(session: Session, user: UserId, but: bytes | None = None) -> int:
     """See `Store.revoke_tokens`."""
     rows = await session.read("SELECT hash FROM token_by_user WHERE user = ?", user)
-    await session.each([partial(revoke, session, token_hash, user) for (token_hash,) in rows])
-    return len(rows)
+    ended = [token_hash for (token_hash,) in rows if token_hash != but]
+    await session.each([partial(revoke, session, token_hash, user) for token_hash in ended])
+    return len(ended)
 
 
 # On the way between push and pull

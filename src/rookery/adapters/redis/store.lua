@@ -95,13 +95,23 @@ function ops.restore_token(base, args)
     return {}
 end
 
--- user -> how many tokens he had, these
+-- user, hash of the token that stays or '' -> how many went, these
 function ops.revoke_all(base, args)
-    local tokens = redis.call('SMEMBERS', base .. 'tokens:' .. args[1])
-    redis.call('DEL', base .. 'tokens:' .. args[1])
+    local key = base .. 'tokens:' .. args[1]
+    local stays = args[2] and args[2] ~= '' and redis.call('SREM', key, args[2]) == 1
+    local tokens = redis.call('SMEMBERS', key)
+    redis.call('DEL', key)
+    if stays then redis.call('SADD', key, args[2]) end
     local decided = {tostring(#tokens)}
     for at, token in ipairs(tokens) do decided[at + 1] = token end
     return decided
+end
+
+-- user, hash of the token that stays or '', password hash -> how many tokens went, these
+function ops.set_password(base, args)
+    if not is_live(base, args[1]) then return nil, 'unknown_user' end
+    redis.call('SET', base .. 'password:' .. args[1], args[3])
+    return ops.revoke_all(base, args)
 end
 
 -- user -> whether he is deleted now and was not, his tokens

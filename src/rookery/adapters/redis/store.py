@@ -30,7 +30,17 @@ from rookery.domain.timeline import entry
 from rookery.domain.tweets import TweetRecord, chained, first_within
 from rookery.domain.users import FanoutState, UserCounts, UserRecord, name_key
 from rookery.ports.clock import Clock
-from rookery.ports.store import Below, Credentials, FanoutChange, Shown, Written, new_among, not_the_same
+from rookery.ports.store import (
+    Below,
+    Credentials,
+    FanoutChange,
+    Shown,
+    TokenHash,
+    Written,
+    hash_for,
+    new_among,
+    not_the_same,
+)
 
 UNFOLLOWS_KEPT_MILLIS = 30 * 60 * 60 * 1000
 COUNTED_KEPT_MILLIS = 26 * 60 * 60 * 1000
@@ -95,9 +105,10 @@ class RedisStore:
     # --- users -------------------------------------------------------------------------------------------------------
 
     async def add_user(self, user: UserRecord, credentials: Credentials, once: Once | None = None) -> UserId:
-        password, token = credentials.password_hash or "", credentials.token_hash or b""
+        password = credentials.password_hash or ""
 
         async def plan(made: bytes, _: bool) -> Sequence[Operation]:
+            token = credentials.token_of(UserId(made)) or b""
             row = (made, user.name, user.display_name, int(user.is_admin), password, token)
             operations = [
                 Operation(self._shards.of_name(user.name), "claim_name", (name_key(user.name), made)),
@@ -108,7 +119,10 @@ class RedisStore:
             return operations
 
         home = self._shards.of_name(user.name)
-        return UserId((await self._writing.write_once(once, user.id, home, plan)).made)
+        made = UserId((await self._writing.write_once(once, user.id, home, plan)).made)
+        if made != user.id and credentials.token_hash:
+            await self._find_again(made, hash_for(credentials.token_hash, made))
+        return made
 
     async def users(self, ids: Sequence[UserId]) -> Mapping[UserId, UserRecord]:
         found: dict[UserId, UserRecord] = {}
@@ -186,14 +200,39 @@ class RedisStore:
         found = await self._shards.of(user).call("password", user)
         return found.decode() if found else None
 
-    async def add_token(self, user: UserId, token_hash: bytes, once: Once | None = None) -> None:
+    async def set_password(
+        self, user: UserId, password_hash: str, but: bytes | None = None, once: Once | None = None
+    ) -> None:
+        home = self._shards.of(user)
+
         async def plan(_: bytes, __: bool) -> Sequence[Operation]:
+            return [Operation(home, "set_password", (user, but or b"", password_hash))]
+
+        outcome = await self._writing.write_once(once, user, home, plan)
+        await self._drop_token_rows(user, outcome.decided[1:])
+
+    async def add_token(
+        self, user: UserId, token: TokenHash, once: Once | None = None, made: bytes | None = None
+    ) -> bytes:
+        made = made or user
+
+        async def plan(made: bytes, _: bool) -> Sequence[Operation]:
+            hashed = hash_for(token, made)
             return [
-                Operation(self._shards.of(user), "add_token", (user, token_hash)),
-                Operation(self._shards.of(token_hash), "put_token_rows", (token_hash + user,)),
+                Operation(self._shards.of(user), "add_token", (user, hashed)),
+                Operation(self._shards.of(hashed), "put_token_rows", (hashed + user,)),
             ]
 
-        await self._writing.write_once(once, user, self._shards.of(user), plan)
+        first = (await self._writing.write_once(once, made, self._shards.of(user), plan)).made
+        if first != made:
+            await self._find_again(user, hash_for(token, first))
+        return first
+
+    async def _find_again(self, user: UserId, token_hash: bytes) -> None:
+        """Note once more whose token this is, if it is: the writer may have died between its shards."""
+        if len(self._shards.all) > 1 and await self._shards.of(user).call("bearer", user, token_hash):
+            row = Operation(self._shards.of(token_hash), "put_token_rows", (token_hash + user,))
+            await self._writing.follow_up([row], [])
 
     async def token_owner(self, token_hash: bytes) -> UserRecord | None:
         if not token_hash:
@@ -208,8 +247,8 @@ class RedisStore:
             drop = Operation(self._shards.of(token_hash), "drop_token_rows", (token_hash + user,))
             await self._write(Operation(self._shards.of(user), "revoke", (user, token_hash)), drop)
 
-    async def revoke_tokens(self, user: UserId) -> int:
-        many, *tokens = await self._write(Operation(self._shards.of(user), "revoke_all", (user,)))
+    async def revoke_tokens(self, user: UserId, but: bytes | None = None) -> int:
+        many, *tokens = await self._write(Operation(self._shards.of(user), "revoke_all", (user, but or b"")))
         await self._drop_token_rows(user, tokens)
         return int(many)
 
@@ -222,6 +261,10 @@ class RedisStore:
     async def recall(self, once: Once) -> bytes | None:
         row = await self._writing.row_of(once)
         return row[0] if row and row[1] == b"D" else None
+
+    async def note_once(self, once: Once, made: bytes) -> None:
+        if await self._writing.row_of(once) is None:
+            await self._writing.note(once, made)
 
     # --- follows -----------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ def unavailable(error: Exception | None = None) -> Unavailable:
 
 LIBRARY = Library(
     "store",
-    1,
+    2,
     {
         "name_taken": lambda: Conflict("name_taken", "This name is taken."),
         "too_many_followees": lambda: Conflict("too_many_followees", "A user can't follow more others."),
@@ -160,6 +160,10 @@ class Writing:
         shard = self._shards.of_key(once.key)
         row: Sequence[bytes] | None = await shard.call("recall", once.key, once.digest, _since(once))
         return row
+
+    async def note(self, once: Once, made: bytes) -> None:
+        """Record a key with what it stands for, unless a later one is there."""
+        await self.follow_up([self._note(once, made, tells=False)], [])
 
     async def sweep(self, before: int) -> None:
         """Do what is owed by writes that were decided before a time (milliseconds since 1970).

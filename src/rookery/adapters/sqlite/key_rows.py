@@ -27,6 +27,12 @@ def record(sql: sqlite3.Connection, once: Once, made: bytes) -> None:
     sql.execute("INSERT OR REPLACE INTO idempotency VALUES (?,?,?,?)", (once.key, once.digest, made, once.at))
 
 
+def note(sql: sqlite3.Connection, once: Once, made: bytes) -> None:
+    """See `Store.note_once`."""
+    if recall(sql, once) is None:
+        record(sql, once, made)
+
+
 def forget(sql: sqlite3.Connection, now: int, limit: int) -> int:
     """Drop so many keys of more than a day ago; how many there were."""
     return sql.execute(

@@ -15,7 +15,7 @@ from rookery.domain.ids import ID_BYTES, TweetId, UserId
 from rookery.domain.promises import Promise, ToldRun
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
-from rookery.ports.store import Below, Credentials, FanoutChange, Shown, Written
+from rookery.ports.store import Below, Credentials, FanoutChange, Shown, TokenHash, Written
 
 T = TypeVar("T")
 
@@ -85,8 +85,15 @@ class SqliteStore:
         with self._database.reading() as sql:
             return user_rows.password_hash(sql, user)
 
-    async def add_token(self, user: UserId, token_hash: bytes, once: Once | None = None) -> None:
-        await self._database.write(lambda sql: user_rows.add_token(sql, user, token_hash, once))
+    async def set_password(
+        self, user: UserId, password_hash: str, but: bytes | None = None, once: Once | None = None
+    ) -> None:
+        await self._database.write(lambda sql: user_rows.set_password(sql, user, password_hash, but, once))
+
+    async def add_token(
+        self, user: UserId, token: TokenHash, once: Once | None = None, made: bytes | None = None
+    ) -> bytes:
+        return await self._database.write(lambda sql: user_rows.add_token(sql, user, token, once, made))
 
     async def token_owner(self, token_hash: bytes) -> UserRecord | None:
         with self._database.reading() as sql:
@@ -95,13 +102,16 @@ class SqliteStore:
     async def revoke_token(self, token_hash: bytes) -> None:
         await self._database.write(lambda sql: user_rows.revoke(sql, token_hash))
 
-    async def revoke_tokens(self, user: UserId) -> int:
-        return await self._database.write(lambda sql: user_rows.revoke_all(sql, user))
+    async def revoke_tokens(self, user: UserId, but: bytes | None = None) -> int:
+        return await self._database.write(lambda sql: user_rows.revoke_all(sql, user, but))
 
     async def recall(self, once: Once) -> bytes | None:
         with self._database.reading() as sql:
             made = key_rows.recall(sql, once)
             return made[:ID_BYTES] if made else None
+
+    async def note_once(self, once: Once, made: bytes) -> None:
+        await self._database.write(lambda sql: key_rows.note(sql, once, made))
 
     async def follow(
         self,

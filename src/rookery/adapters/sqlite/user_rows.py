@@ -9,7 +9,7 @@ from rookery.domain.errors import Conflict, unknown_user
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import UserId
 from rookery.domain.users import FanoutState, UserCounts, UserRecord, name_key
-from rookery.ports.store import Credentials, FanoutChange
+from rookery.ports.store import Credentials, FanoutChange, TokenHash, hash_for
 
 T = TypeVar("T")
 
@@ -48,8 +48,8 @@ def add(sql: sqlite3.Connection, user: UserRecord, credentials: Credentials, onc
     )
     if not inserted.rowcount:
         raise Conflict("name_taken", "This name is taken.")
-    if credentials.token_hash:
-        sql.execute("INSERT INTO token VALUES (?,?)", (credentials.token_hash, user.id))
+    if token := credentials.token_of(user.id):
+        sql.execute("INSERT INTO token VALUES (?,?)", (token, user.id))
     if once:
         key_rows.record(sql, once, user.id)
     return user.id
@@ -124,14 +124,29 @@ def password_hash(sql: sqlite3.Connection, user: UserId) -> str | None:
     return row[0] if row else None
 
 
-def add_token(sql: sqlite3.Connection, user: UserId, token_hash: bytes, once: Once | None) -> None:
-    """See `Store.add_token`."""
+def set_password(
+    sql: sqlite3.Connection, user: UserId, password_hash: str, but: bytes | None, once: Once | None
+) -> None:
+    """See `Store.set_password`."""
     if once and key_rows.recall(sql, once):
         return
     require_live(sql, user)
-    sql.execute("INSERT OR IGNORE INTO token VALUES (?,?)", (token_hash, user))
+    sql.execute("UPDATE user SET password_hash = ? WHERE id = ?", (password_hash, user))
+    revoke_all(sql, user, but)
     if once:
         key_rows.record(sql, once, user)
+
+
+def add_token(sql: sqlite3.Connection, user: UserId, token: TokenHash, once: Once | None, made: bytes | None) -> bytes:
+    """See `Store.add_token`."""
+    if once and (first := key_rows.recall(sql, once)):
+        return first
+    require_live(sql, user)
+    made = made or user
+    sql.execute("INSERT OR IGNORE INTO token VALUES (?,?)", (hash_for(token, made), user))
+    if once:
+        key_rows.record(sql, once, made)
+    return made
 
 
 def token_owner(sql: sqlite3.Connection, token_hash: bytes) -> UserRecord | None:
@@ -146,9 +161,9 @@ def revoke(sql: sqlite3.Connection, token_hash: bytes) -> None:
     sql.execute("DELETE FROM token WHERE hash = ?", (token_hash,))
 
 
-def revoke_all(sql: sqlite3.Connection, user: UserId) -> int:
+def revoke_all(sql: sqlite3.Connection, user: UserId, but: bytes | None = None) -> int:
     """See `Store.revoke_tokens`."""
-    return sql.execute("DELETE FROM token WHERE user = ?", (user,)).rowcount
+    return sql.execute("DELETE FROM token WHERE user = ? AND hash IS NOT ?", (user, but)).rowcount
 
 
 def set_fanout(sql: sqlite3.Connection, author: UserId, old: FanoutState, new: FanoutState, at: int) -> bool:
