@@ -40,6 +40,7 @@ from rookery.services.fanout import Fanout
 from rookery.services.feeds import Feeds
 from rookery.services.filling import Filler
 from rookery.services.follows import Follows
+from rookery.services.hashing import HashingQueue
 from rookery.services.health import Health
 from rookery.services.jobs import Jobs
 from rookery.services.promises import Promises
@@ -51,6 +52,7 @@ from rookery.services.top import Top
 from rookery.services.tweets import Tweets
 from rookery.services.unfinished import require_finished
 from rookery.services.watching import Watch
+from rookery.web.counters import Counters
 from rookery.web.options import RateLimits, Services, WebOptions
 
 if TYPE_CHECKING:
@@ -334,9 +336,14 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
     watches = Watch("store", tracer), Watch("ranking", tracer)
     store, ranking = watches[0].on(store), watches[1].on(ranking)
     filler = Filler(cache, clock)
-    rules = Rules(open_mode=settings.auth == "open", registration_open=settings.registration == "open")
+    rules = Rules(
+        open_mode=settings.auth == "open",
+        registration_open=settings.registration == "open",
+        reserved=frozenset(settings.reserved_names),
+    )
+    queue = HashingQueue(hasher, clock.monotonic)
     promises = Promises(store, clock, needed=backends.apart, noted=backends.forgets)
-    accounts = Accounts(store, filler, clock, hasher, promises, rules=rules)
+    accounts = Accounts(store, filler, clock, queue, promises, rules=rules)
     showing = Showing(store, filler, ranking)
     top = Top(store, ranking, showing)
     fanout = Fanout(store, cache, clock, promises, settings.effective_pull_threshold)
@@ -352,7 +359,7 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
     )
     telling = Telling(store, clock, top)
     chores = Chores(store, filler, clock, accounts, fanout, top, sweeping, telling, Timekeeping(store, clock))
-    own: list[Metered] = [*watches, filler, fanout, sweeping, services.health, jobs, hasher]
+    own: list[Metered] = [*watches, filler, fanout, sweeping, services.health, jobs, queue]
     others = [part for part in backends.parts if isinstance(part, Metered)]
     return Rookery(services, chores, fanout, promises, jobs, backends, [*own, *others])
 
@@ -387,8 +394,8 @@ class Opened:
 
 
 @asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[Opened]:
-    """The web application with its background jobs running."""
+async def open_server(settings: Settings, counters: Counters | None = None) -> AsyncIterator[Opened]:
+    """The web application with its background jobs running. Its limits are counted on `counters`, else on its own."""
     from rookery.web.app import create_app  # as long to import as all else together, and only for servers
 
     async with _open_tracer(settings) as tracer, open_rookery(settings, Sharing.SERVERS, tracer) as rookery:
@@ -405,7 +412,9 @@ async def open_server(settings: Settings) -> AsyncIterator[Opened]:
             name="jobs",
         )
         try:
-            door = create_app(rookery.services, web_options(settings), rookery.backends.clock, tracer)
+            door = create_app(
+                rookery.services, web_options(settings), rookery.backends.clock, tracer, counters=counters
+            )
             yield Opened(door, rookery, [door, *rookery.parts])
         finally:
             with suppress(TimeoutError):
@@ -435,7 +444,7 @@ async def _open_tracer(settings: Settings) -> AsyncIterator[Tracer]:
 
 def web_options(settings: Settings) -> WebOptions:
     """What the web needs to know of the settings."""
-    limits = RateLimits(settings.rate_limit_token, settings.rate_limit_address)
+    limits = RateLimits(settings.rate_limit_token, settings.rate_limit_address, settings.rate_limit_registrations)
     return WebOptions(
         open_mode=settings.auth == "open",
         public_reads=settings.reads == "public",

@@ -9,19 +9,17 @@ import pytest
 from argon2 import PasswordHasher
 
 from rookery.adapters.argon2 import Argon2Hasher
-from rookery.domain.errors import Unavailable
 from rookery.domain.users import MAX_PASSWORD
 from rookery.ports.hasher import Hasher
-from tests.contract.expecting import refused
 
-OpenHasher = Callable[[int, int], AbstractContextManager[Hasher]]
-"""A hasher that hashes so many at a time while so many more wait."""
+OpenHasher = Callable[[int], AbstractContextManager[Hasher]]
+"""A hasher that hashes so many at a time."""
 
 
 @contextmanager
-def _argon2(at_once: int, waiting: int) -> Iterator[Hasher]:
+def _argon2(at_once: int) -> Iterator[Hasher]:
     """With cheap parameters: some milliseconds a hash."""
-    hasher = Argon2Hasher(at_once, waiting, PasswordHasher(time_cost=2, memory_cost=4096, parallelism=1))
+    hasher = Argon2Hasher(at_once, PasswordHasher(time_cost=2, memory_cost=4096, parallelism=1))
     yield hasher
     hasher.close()
 
@@ -37,7 +35,7 @@ def open_hasher(request: pytest.FixtureRequest) -> OpenHasher:
 
 @pytest.fixture
 def hasher(open_hasher: OpenHasher) -> Iterator[Hasher]:
-    with open_hasher(2, 100) as hasher:
+    with open_hasher(2) as hasher:
         yield hasher
 
 
@@ -102,37 +100,16 @@ async def test_the_event_loop_turns_while_a_password_is_hashed(hasher: Hasher) -
     assert turns > 10
 
 
-async def test_who_comes_when_too_many_wait_is_refused(open_hasher: OpenHasher) -> None:
-    with open_hasher(1, 2) as hasher:
-        hashed = await hasher.hash("correct horse")
-        for ask, places in ((lambda: hasher.verify(hashed, "correct horse"), 3), (lambda: hasher.hash("new"), 2)):
-            answers = await asyncio.gather(*(ask() for _ in range(10)), return_exceptions=True)
-            refusals = [answer for answer in answers if isinstance(answer, BaseException)]
-            assert len(refusals) == 10 - places
-            assert all(isinstance(answer, Unavailable) and answer.code == "busy" for answer in refusals)
-        assert await hasher.verify(hashed, "correct horse"), "and then there is room again"
+async def test_more_than_are_hashed_at_once_wait(open_hasher: OpenHasher) -> None:
+    for at_once in (1, 3):
+        with open_hasher(at_once) as hasher:
+            assert hasher.at_once == at_once
+            hashed = await hasher.hash("correct horse")
+            assert all(await asyncio.gather(*(hasher.verify(hashed, "correct horse") for _ in range(10))))
 
 
-async def test_new_passwords_leave_room_for_who_signs_in(open_hasher: OpenHasher) -> None:
-    with open_hasher(1, 4) as hasher:
-        hashed = await hasher.hash("correct horse")
-        new = [asyncio.create_task(hasher.hash("new")) for _ in range(10)]
-        await asyncio.sleep(0)
-        assert all(await asyncio.gather(*(hasher.verify(hashed, "correct horse") for _ in range(2))))
-        await asyncio.gather(*new, return_exceptions=True)
-
-
-async def test_who_asks_for_nobody_is_refused_too(open_hasher: OpenHasher) -> None:
-    with open_hasher(1, 0) as hasher:
-        first = asyncio.create_task(hasher.verify(None, "correct horse"))
-        await asyncio.sleep(0)
-        with refused(Unavailable, "busy"):
-            await hasher.verify(None, "correct horse")
-        assert not await first
-
-
-async def test_who_gives_up_makes_room(open_hasher: OpenHasher) -> None:
-    with open_hasher(1, 2) as hasher:
+async def test_who_gives_up_leaves_it_usable(open_hasher: OpenHasher) -> None:
+    with open_hasher(1) as hasher:
         waiting = [asyncio.create_task(hasher.verify(None, "correct horse")) for _ in range(3)]
         await asyncio.sleep(0)
         for task in waiting:

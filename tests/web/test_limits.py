@@ -15,6 +15,8 @@ from rookery.services.accounts import Accounts
 from rookery.services.callers import NOBODY, Caller
 from rookery.services.top import Top
 from rookery.web import door
+from rookery.web.api import users
+from rookery.web.limits import NETWORK_PASSWORDS
 from tests.web.conftest import Clock, Serve
 from tests.web.site import Person, Site, refused
 
@@ -118,13 +120,32 @@ async def test_nothing_happens_past_the_limit(serve: Serve, clock: Clock) -> Non
 
 
 async def test_each_token_and_the_address_are_counted_apart(serve: Serve, clock: Clock) -> None:
-    site = await limited(serve)
+    site = await limited(serve, rate_limit_address=8)
     ada, bob = await site.register_all("ada", "bob")
     for who in (ada, bob):
         assert await statuses(site.client, 4, headers=who.auth) == [200, 200, 200, 429]
-    assert standing(await site.get("/top")) == (5, 2, 60), "two registrations and this"
-    assert await statuses(site.client, 3) == [200, 200, 429]
+    assert standing(await site.get("/top")) == (8, 5, 60), "two registrations and this"
+    assert await statuses(site.client, 6) == [200] * 5 + [429]
     refused(await site.get("/top", ada), 429, "rate_limited")
+
+
+async def test_tokens_do_not_multiply_what_their_address_may_ask(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    people = await site.register_all("ada", "bob", "eve", "dan", "kim")
+    found = [await statuses(site.client, 2, headers=who.auth) for who in people]
+    assert [status for each in found for status in each] == [200] * 5 + [429] * 5
+    response = await site.get("/top", people[4])
+    refused(response, 429, "rate_limited")
+    assert standing(response) == (5, 0, 60), "the limit that is told is the one that was reached"
+    async with site.client_at("192.0.2.1") as elsewhere:
+        assert await statuses(elsewhere, 1, headers=people[3].auth) == [200]
+
+
+async def test_a_token_past_its_limit_costs_its_neighbours_nothing(serve: Serve, clock: Clock) -> None:
+    site = await limited(serve)
+    ada, bob = await site.register_all("ada", "bob")
+    assert await statuses(site.client, 20, headers=ada.auth) == [200] * 3 + [429] * 17
+    assert await statuses(site.client, 2, headers=bob.auth) == [200] * 2
 
 
 async def test_a_token_is_counted_wherever_it_comes_from(serve: Serve, clock: Clock) -> None:
@@ -255,6 +276,77 @@ async def test_without_limits_no_header_speaks_of_them(site: Site) -> None:
         response = await site.get("/top")
         assert response.status_code == 200
         assert not [name for name in response.headers if name.startswith("ratelimit")]
+
+
+# Registrations
+
+
+async def register(client: httpx.AsyncClient, *names: str, **sent: Any) -> list[int]:
+    return [(await client.post("/api/v1/user", json={"name": name}, **sent)).status_code for name in names]
+
+
+async def test_registrations_are_limited_by_network_and_hour(serve: Serve, clock: Clock) -> None:
+    site = await serve(rate_limit="on", rate_limit_registrations=3)
+    clock.now = 7_300.0
+    async with site.client_at("192.0.2.1") as one, site.client_at("192.0.2.200") as other:
+        assert await register(one, "a1", "a2") == [201, 201]
+        assert await register(other, "a3") == [201]
+        response = await one.post("/api/v1/user", json={"name": "a4"})
+        refused(response, 429, "rate_limited")
+        assert standing(response) == (3, 0, 3_500)
+        assert response.headers["retry-after"] == "3500"
+        assert standing(await one.get("/top"))[0] == 2_400, "and only registrations are refused"
+    async with site.client_at("192.0.3.1") as elsewhere:
+        assert await register(elsewhere, "b1") == [201]
+    async with site.client_at("2001:db8:1:1::1") as one, site.client_at("2001:db8:1:2::1") as other:
+        assert await register(one, "c1", "c2") == [201, 201]
+        assert await register(other, "c3", "c4") == [201, 429], "a /48 is one network"
+    async with site.client_at("2001:db8:2::1") as elsewhere:
+        assert await register(elsewhere, "d1") == [201]
+    clock.now = 10_800.0
+    async with site.client_at("192.0.2.1") as one:
+        assert await register(one, "a4") == [201]
+
+
+async def test_a_registration_that_is_sent_again_is_not_counted(serve: Serve, clock: Clock) -> None:
+    site = await serve(rate_limit="on", rate_limit_registrations=1)
+    key = {"Idempotency-Key": "a key that nobody guesses"}
+    assert await register(site.client, "ada", "ada", headers=key) == [201, 201]
+    assert await register(site.client, "bob") == [429]
+
+
+async def test_names_that_can_not_be_do_not_count_as_registrations(serve: Serve, clock: Clock) -> None:
+    site = await serve(rate_limit="on", rate_limit_registrations=1)
+    assert await register(site.client, "a b", "admin", "ada", "bob") == [422, 403, 201, 429]
+
+
+async def test_administrators_and_open_mode_register_without_limit(serve: Serve, clock: Clock) -> None:
+    site = await serve(rate_limit="on", rate_limit_registrations=1)
+    root = await site.add_admin()
+    assert await register(site.client, "a1", "a2", "a3", headers=root.auth) == [201] * 3
+    open_mode = await serve(rate_limit="on", rate_limit_registrations=1, auth="open")
+    assert await register(open_mode.client, "a1", "a2", "a3") == [201] * 3
+
+
+# Passwords
+
+
+async def test_passwords_of_one_address_and_of_a_network_are_limited(
+    serve: Serve, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "SIGN_INS", 2)
+    site = await serve(rate_limit="on", trusted_proxies=(ip_network("127.0.0.1"),))
+
+    async def tried(address: str) -> int:
+        headers = {"X-Forwarded-For": address}
+        return (await site.post("/token", headers=headers, json={"name": "x", "password": "wrong"})).status_code
+
+    assert [await tried("192.0.2.1") for _ in range(3)] == [401, 401, 429]
+    assert [await tried("192.0.2.2") for _ in range(3)] == [401, 401, 429]
+    most = 2 * NETWORK_PASSWORDS
+    found = [await tried(f"192.0.2.{number}") for number in range(3, 10)]
+    assert found == [401] * (most - 4) + [429] * (7 - most + 4)
+    assert await tried("192.0.3.1") == 401
 
 
 async def test_a_page_of_an_allowed_site_can_read_that_it_was_limited(serve: Serve, clock: Clock) -> None:

@@ -3,6 +3,9 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
+from rookery.services.callers import ANYONE
+from rookery.services.counts import COUNTS_SECONDS
+from rookery.wiring import Sharing, open_rookery
 from tests.web.conftest import Serve
 from tests.web.polling import eventually
 from tests.web.site import NOBODY, Site, bodies, done, found, listed, names, refused, said
@@ -207,3 +210,36 @@ async def test_where_registration_is_closed_an_administrator_registers(serve: Se
     made = done(await site.post("/user", root, json={"name": "ada"}), 201)
     ada = {"Authorization": f"Bearer {made['token']}"}
     refused(await site.post("/user", headers=ada, json={"name": "bob"}), 403, "registration_closed")
+
+
+async def test_reserved_names_are_given_by_administrators_only(serve: Serve) -> None:
+    site = await serve(reserved_names=("Acme", "press_"))
+    root = await site.add_admin("root")
+    for name in ("admin", "ADMIN", "_admin__", "Support", "api", "acme", "ACME_", "press"):
+        refused(await site.post("/user", json={"name": name}), 403, "name_reserved")
+    refused(await site.get("/user", params={"name": "acme"}), 404, "unknown_user")
+    for name in ("Support", "acme"):
+        assert done(await site.post("/user", root, json={"name": name}), 201)["name"] == name
+    for name in ("administrate", "acme2", "a_p_i"):
+        await site.register(name)
+
+
+async def test_in_open_mode_every_name_can_be_taken(open_mode: Site) -> None:
+    assert (await open_mode.register("admin")).name == "admin"
+    response = await open_mode.post("/tweet", json={"user_name": "support", "body": "hello"})
+    assert response.status_code == 201
+
+
+async def test_what_another_process_changes_is_seen_within_a_second(site: Site) -> None:
+    ada, bob = await site.register_all("ada", "bob")
+    assert (await ada.profile())["count_followers"] == 0
+    async with open_rookery(site.settings, Sharing.ANYONE) as beside:
+        services = beside.services
+        users = [await services.accounts.find_name(name) for name in ("bob", "ada")]
+        await services.follows.follow(ANYONE, users[0], users[1], None)
+
+    async def is_seen() -> bool:
+        return bool((await ada.profile())["count_followers"] == 1)
+
+    await eventually(is_seen, timeout=COUNTS_SECONDS + 0.5)
+    assert names(listed(await site.get("/followers/@ada"))) == [bob.name]

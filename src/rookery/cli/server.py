@@ -20,6 +20,7 @@ from rookery.cli.workers import PULSE_SECONDS
 from rookery.config import Settings
 from rookery.domain.tallies import Metered
 from rookery.web.connections import Connections
+from rookery.web.counters import Counters
 from rookery.web.event_loop import EventLoopWatch
 from rookery.web.metrics import shown_at
 from rookery.wiring import open_server
@@ -38,14 +39,16 @@ async def run_server(
     pulse: Callable[[], None],
     number: int,
     shipping: Sequence[Metered],
+    *,
+    counters: Counters,
 ) -> None:
     """Answer requests that come to a socket until a signal says otherwise.
 
     `pulse` is called when that begins, and again and again as long as the event loop turns. `number` is this process's
-    among several workers; `shipping` has numbers of what sends the log away.
+    among several workers; `shipping` has numbers of what sends the log away. All workers count limits on `counters`.
     """
     async with AsyncExitStack() as stack:
-        opened = await stack.enter_async_context(open_server(settings))
+        opened = await stack.enter_async_context(open_server(settings, counters.seen_by(number)))
         connections = Connections()
         if settings.metrics_port:
             watch = EventLoopWatch()

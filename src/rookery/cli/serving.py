@@ -20,6 +20,7 @@ from rookery.cli.workers import Workers
 from rookery.config import IN_PROCESS_CACHES, ConfigError, Settings
 from rookery.domain.errors import Unavailable
 from rookery.web import logs
+from rookery.web.counters import Counters
 from rookery.web.logserver import LogServer
 from rookery.wiring import Sharing, open_rookery, unfinished_beside
 
@@ -54,6 +55,7 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
     shipping = logs.configure(settings.log_format, settings.log_level, _log_server(settings))
     _allow_many_files()
     with _listen(settings) as listener:
+        counters = Counters(workers)  # in memory that workers inherit by being forked
         has_begun = False
 
         def pulse() -> None:
@@ -67,7 +69,7 @@ def serve(*, workers: int = 1, flags: Flags = None) -> None:
 
         def run(pulse: Callable[[], None], number: int = 0) -> None:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(run_server(settings, listener, pulse, number, shipping))
+                runner.run(run_server(settings, listener, pulse, number, shipping, counters=counters))
 
         if workers == 1:
             run(pulse)

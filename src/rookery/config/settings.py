@@ -28,6 +28,7 @@ from rookery.config.values import (
     HOST,
     HOSTS,
     KEYSPACE,
+    NAMES,
     NETWORKS,
     ORIGINS,
     REPLICATION,
@@ -238,6 +239,16 @@ class Settings:
     rate_limit_token: int = _setting("rate_limit.token", whole(1), "1200", "Requests a minute for one token.")
     rate_limit_address: int = _setting(
         "rate_limit.address", whole(1), "2400", "Requests a minute for one address, for callers without a token."
+    )
+    rate_limit_registrations: int = _setting(
+        "rate_limit.registrations",
+        whole(1),
+        "100",
+        "Registrations an hour from one network (IPv4 /24, IPv6 /48), but for those by administrators and with "
+        "auth = open.",
+    )
+    reserved_names: tuple[str, ...] = _setting(
+        "reserved_names", NAMES, "", "Names that only administrators may register, besides those of the built-in list."
     )
 
     cors_origins: tuple[str, ...] = _setting("cors_origins", ORIGINS, "", "Sites whose pages may call the API.")

@@ -27,6 +27,7 @@ _KEYSPACE = re.compile("[a-z][a-z0-9_]{0,47}")
 _REPLICATION = re.compile(r"[1-9]|[A-Za-z0-9_.-]+:[1-9](?:, ?[A-Za-z0-9_.-]+:[1-9])*")
 _CREDENTIALS = re.compile(r"""(?:(?<=//)|(?<=['"]))[^\s'"/@:]*:(?!//)\S*@""")
 """What stands for a user and a password in an address, which no message shows."""
+_NAME = re.compile("[A-Za-z0-9_]{1,30}")
 _OWN_PORTS = {"http": 80, "https": 443}
 
 T = TypeVar("T")
@@ -155,6 +156,12 @@ def _keyspace(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError
+    return text
+
+
 def _origin(text: str) -> str:
     """The origin as a browser writes it: in lower case, without the scheme's own port."""
     if not (written := _ORIGIN.fullmatch(text)):
@@ -188,4 +195,5 @@ HOSTS = _list_of("IP addresses and host names", HOST)
 ORIGINS = _list_of("origins", _parsed("an origin (scheme://host or scheme://host:port)", _origin))
 ADDRESS = _parsed("an address (host:port), or nothing", lambda text: _address(text) if text else "")
 ADDRESSES = _list_of("addresses", _parsed("an address (host:port)", _address))
+NAMES = _list_of("users' names", _parsed("a user's name, 1 to 30 of A-Z a-z 0-9 _", _name))
 NETWORKS = _list_of("IP addresses and networks", _parsed("an IP address or a network such as 10.0.0.0/8", ip_network))

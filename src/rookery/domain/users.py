@@ -13,6 +13,14 @@ from rookery.domain.ids import UserId, time_of
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,30}", re.ASCII)
 NAME_PATTERN = "^[A-Za-z0-9_]{1,30}$"
+RESERVED_NAMES = frozenset(
+    {
+        *("admin", "administrator", "root", "sysadmin", "system", "rookery", "official", "staff", "moderator"),
+        *("support", "help", "helpdesk", "security", "abuse", "noreply", "postmaster", "hostmaster", "webmaster"),
+        *("api", "www"),
+    }
+)
+"""Handles that seem to speak for the server or its operator; the mailboxes are those of RFC 2142."""
 MIN_PASSWORD = 8
 MAX_PASSWORD = 200
 
@@ -74,6 +82,12 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise BrokenRule("name_invalid", "A name is 1 to 30 of the letters A-Z, a-z, 0-9 and _.")
     return name
+
+
+def is_reserved(name: str, more: frozenset[str]) -> bool:
+    """Whether only an administrator may give a handle: it is reserved, or one of `more`, but for case and outer _."""
+    bare = name_key(name).strip("_")
+    return bare in RESERVED_NAMES or bare in {name_key(one).strip("_") for one in more}
 
 
 def name_key(name: str) -> str:

@@ -4,11 +4,15 @@ from typing import Protocol
 
 
 class Hasher(Protocol):
-    """Hashes passwords off the event loop, a bounded number at a time.
+    """Hashes passwords off the event loop. Calls beyond `at_once` wait for the earlier ones, without a bound.
 
-    Both raise `Unavailable` (`busy`) when too many wait already, so that guessing passwords can't eat the server. New
-    ones leave room for those to be verified: registering can't lock out who signs in.
+    `services.hashing` bounds and orders them, so that guessing passwords can't eat the server.
     """
+
+    @property
+    def at_once(self) -> int:
+        """How many hashes are computed at the same time."""
+        ...
 
     async def hash(self, password: str) -> str:
         """A salted hash that holds its own parameters."""

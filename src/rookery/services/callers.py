@@ -14,6 +14,8 @@ class Caller:
     user: UserRecord | None = None
     anyone: bool = False
     token_hash: bytes | None = None
+    deleted: UserId | None = None
+    """Of somebody who may do nothing: the user whom they deleted, themselves, with the token that they still send."""
 
     @property
     def scope(self) -> bytes:

@@ -20,6 +20,7 @@ from rookery.ports.tracer import UNTRACED, Tracer
 from rookery.web import document
 from rookery.web.api import feeds, follows, health, tweets, users
 from rookery.web.context import AnyRequest
+from rookery.web.counters import Counters
 from rookery.web.decoding import MAX_BODY_BYTES, StrictRequest, read_query
 from rookery.web.door import Door
 from rookery.web.options import Services, WebOptions
@@ -46,12 +47,27 @@ _EVERYWHERE = [
     health.readyz,
     health.status,
 ]
-_API_ONLY = [users.sign_in, users.sign_out, tweets.chain, document.openapi, document.swagger, document.asset]
+_API_ONLY = [
+    users.sign_in,
+    users.sign_out,
+    users.change_password,
+    tweets.chain,
+    document.openapi,
+    document.swagger,
+    document.asset,
+]
 
 
-def create_app(services: Services, options: WebOptions, clock: Clock, tracer: Tracer = UNTRACED) -> Door:
+def create_app(
+    services: Services,
+    options: WebOptions,
+    clock: Clock,
+    tracer: Tracer = UNTRACED,
+    *,
+    counters: Counters | None = None,
+) -> Door:
     """The whole web application."""
-    return Door(create_routes(services, options, clock), services, options, clock, tracer)
+    return Door(create_routes(services, options, clock), services, options, clock, tracer, counters=counters)
 
 
 def create_routes(services: Services | None, options: WebOptions, clock: Clock) -> Litestar:

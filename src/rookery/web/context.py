@@ -1,18 +1,21 @@
 """What every handler can reach: the services, the options of the web, and who is asking."""
 
-from collections.abc import Callable
 from typing import Any, cast
 
 from litestar import Request
 from litestar.types import Scope
 
 from rookery.services.callers import NOBODY, Caller
+from rookery.web.limits import Meter
 from rookery.web.options import Services, WebOptions
 
 AnyRequest = Request[Any, Any, Any]
 _CALLER = "rookery.caller"
 _ADDRESS = "rookery.address"
-_PASSWORDS = "rookery.passwords"
+_NETWORK = "rookery.network"
+_METER = "rookery.meter"
+_NAME = "rookery.name"
+_CODE = "rookery.code"
 
 
 def services_of(request: AnyRequest) -> Services:
@@ -31,20 +34,39 @@ def set_caller(scope: Scope, caller: Caller, address: str) -> None:
     noted[_CALLER], noted[_ADDRESS] = caller, address
 
 
-def set_password_limit(scope: Scope, count: Callable[[int], None]) -> None:
-    """Note how one more password of this address is counted."""
-    cast("dict[str, Any]", scope)[_PASSWORDS] = count
+def set_network(scope: Scope, network: str) -> None:
+    """Note the network that the client is in."""
+    cast("dict[str, Any]", scope)[_NETWORK] = network
 
 
-def count_password(scope: Scope, most: int) -> None:
-    """One more password that must be hashed, which is dear; `most` a minute from one address.
+def set_meter(scope: Scope, meter: Meter) -> None:
+    """Note what counts passwords and registrations of this request, where they are limited."""
+    cast("dict[str, Any]", scope)[_METER] = meter
 
-    Raises:
-        TooMany: `rate_limited`.
-    """
-    count: Callable[[int], None] | None = cast("dict[str, Any]", scope).get(_PASSWORDS)
-    if count is not None:
-        count(most)
+
+def meter_of(scope: Scope) -> Meter | None:
+    """What counts passwords and registrations, None where nothing is limited."""
+    return cast("Meter | None", cast("dict[str, Any]", scope).get(_METER))
+
+
+def note_name(scope: Scope, name: str) -> None:
+    """Note the name that a client tries to sign in by, for the log."""
+    cast("dict[str, Any]", scope)[_NAME] = name
+
+
+def name_of(scope: Scope) -> str | None:
+    """The name that a client tried to sign in by, if it did."""
+    return cast("str | None", cast("dict[str, Any]", scope).get(_NAME))
+
+
+def note_code(scope: Scope, code: str) -> None:
+    """Note the code of the problem that the request is answered with, for the log."""
+    cast("dict[str, Any]", scope)[_CODE] = code
+
+
+def code_of(scope: Scope) -> str | None:
+    """The code of the problem that the request was answered with, if it was refused by our own code."""
+    return cast("str | None", cast("dict[str, Any]", scope).get(_CODE))
 
 
 def caller_of(scope: Scope) -> Caller:
@@ -55,3 +77,8 @@ def caller_of(scope: Scope) -> Caller:
 def address_of(scope: Scope) -> str:
     """The client's address, as it counts for limits."""
     return cast("str", cast("dict[str, Any]", scope)[_ADDRESS])
+
+
+def network_of(scope: Scope) -> str:
+    """The network that the client is in."""
+    return cast("str", cast("dict[str, Any]", scope).get(_NETWORK, ""))

@@ -12,23 +12,28 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from rookery.domain.errors import Failure, Unauthenticated, Unavailable
 from rookery.domain.tallies import Reading, Spreads
+from rookery.domain.users import NAME_PATTERN
 from rookery.ports.tracer import UNTRACED, Tracer
 from rookery.services.callers import ANYONE, NOBODY, Caller
-from rookery.web.context import caller_of, set_caller, set_password_limit
+from rookery.web.context import caller_of, code_of, name_of, note_code, set_caller, set_meter, set_network
+from rookery.web.counters import Counters
 from rookery.web.heads import is_canonical
-from rookery.web.limits import Allowance, Limiter
+from rookery.web.limits import Allowance, Limiter, Meter
 from rookery.web.options import RateLimits, Services, WebOptions
-from rookery.web.origins import Addresses, check_host, check_origin, limited_as
+from rookery.web.origins import Addresses, check_host, check_origin, limited_as, log_address, network_of
 from rookery.web.problems import Refusal, send_problem
 
 _log = structlog.get_logger("rookery.request")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,64}")
 _EXPOSED = b"Link, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id"
+_HANDLE = re.compile(NAME_PATTERN)
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 _UNLIMITED = frozenset({"/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"})
-TOKENS_OF_AN_ADDRESS = 10
-"""So many times the limit of an address is for those who come from it with tokens, a household or an office."""
+_ITS_OWN_DELETION = frozenset({("DELETE", "/user"), ("DELETE", "/api/v1/user")})
+"""Where a token that was deleted with its user is heard once more."""
+_REFUSED = frozenset({401, 403, 429})
+"""Statuses whose log lines name the client's address, so that it can be banned (deploy/fail2ban)."""
 MAX_AT_ONCE = 2_048
 """Requests under way. More are refused at once, which is kinder than to answer all of them late."""
 Headers = list[tuple[bytes, bytes]]
@@ -42,14 +47,21 @@ class Door:
     """The outermost ASGI application."""
 
     def __init__(
-        self, app: ASGIApp, services: Services, options: WebOptions, clock: _Clock, tracer: Tracer = UNTRACED
+        self,
+        app: ASGIApp,
+        services: Services,
+        options: WebOptions,
+        clock: _Clock,
+        tracer: Tracer = UNTRACED,
+        *,
+        counters: Counters | None = None,
     ) -> None:
         self._app = app
         self._tracer = tracer
         self._accounts = services.accounts
         self._health = services.health
         self._options = options
-        self._limiter = Limiter(clock.monotonic)
+        self._limiter = Limiter(clock.monotonic, counters)
         self._addresses = Addresses(options.trusted_proxies)
         self._under_way = 0
         self._took: Spreads[tuple[str, str, int]] = Spreads()
@@ -87,6 +99,7 @@ class Door:
             await self._admit(visit, peer)
             await self._app(visit.scope, _receiving(receive), visit.send)
         except Failure as failure:
+            note_code(visit.scope, failure.code)
             await send_problem(visit.send, failure)
         except Exception:
             if visit.status:
@@ -102,7 +115,8 @@ class Door:
         """
         self._begin(visit)
         options, headers, scope = self._options, visit.headers, visit.scope
-        address = limited_as(self._addresses.client(peer, headers))
+        visit.client = self._addresses.client(peer, headers)
+        address = limited_as(visit.client)
         caller, refused = NOBODY, None
         if options.open_mode:
             caller = ANYONE
@@ -119,10 +133,12 @@ class Door:
             raise Refusal(404)
         check_origin(visit.method, headers, options.cors_origins)
         if refused:
-            raise refused
+            caller = await self._deleted(visit, refused)
         set_caller(scope, caller, address)
+        network = network_of(visit.client)
+        set_network(scope, network)
         if options.rate_limits:
-            set_password_limit(scope, lambda most: self._limiter.count(f"passwords/{most} {address}", most).require())
+            set_meter(scope, Meter(self._limiter, options.rate_limits, address, network, visit.note_allowance))
 
     def _begin(self, visit: "_Visit") -> None:
         """Take a place among the requests under way.
@@ -136,11 +152,28 @@ class Door:
         visit.is_under_way = True
 
     def _count(self, limits: RateLimits, caller: Caller, address: str) -> Allowance:
-        """One more request: of a token and of the address it comes from, which may bring several; or of an address."""
+        """One more request: of a token and of all tokens of its address together, or of an address."""
         if caller.token_hash is None:
             return self._limiter.count(address, limits.address)
-        self._limiter.count(f"tokens {address}", limits.address * TOKENS_OF_AN_ADDRESS).require()
-        return self._limiter.count(caller.token_hash, limits.token)
+        of_token = self._limiter.count(caller.token_hash, limits.token)
+        if of_token.remaining < 0:
+            return of_token  # and its neighbours pay nothing for it
+        of_address = self._limiter.count(f"tokens {address}", limits.address)
+        return min(of_token, of_address, key=lambda allowance: allowance.remaining)
+
+    async def _deleted(self, visit: "_Visit", refused: Failure) -> Caller:
+        """The caller of a token that is not valid: nobody, who deleted themselves with it and may ask once more.
+
+        Raises:
+            Failure: what was `refused`, for any other.
+        """
+        if (visit.method, visit.scope["path"]) not in _ITS_OWN_DELETION or refused.code != "token_invalid":
+            raise refused
+        token = visit.headers[b"authorization"].decode("latin-1").partition(" ")[2].strip()
+        user = await self._accounts.deleted_by(token)
+        if user is None:
+            raise refused
+        return Caller(deleted=user)
 
     async def _authenticate(self, header: bytes) -> Caller:
         scheme, _, token = header.decode("latin-1").partition(" ")
@@ -168,6 +201,8 @@ class _Visit:
         self._last = last
         self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else token_hex(8)
         self.allowance: Allowance | None = None
+        self.client = ""
+        """The client's address, once it is known."""
         self.is_under_way = False
         self.status = 0
 
@@ -179,6 +214,10 @@ class _Visit:
         elif message["type"] == "http.response.body" and self.method == "HEAD":
             message["body"] = b""
         await self._send(message)
+
+    def note_allowance(self, allowance: Allowance) -> None:
+        """Tell in the answer's headers of a limit that was used up, rather than of the one on requests."""
+        self.allowance = allowance
 
     def _added(self) -> Headers:
         added = [(b"x-request-id", self.request_id.encode()), (b"x-content-type-options", b"nosniff")]
@@ -200,7 +239,10 @@ class _Visit:
         return added
 
     def end(self) -> tuple[tuple[str, str, int], float]:
-        """Log one line: no text of a tweet, no token, and no query, which may hold names. Tells what it was."""
+        """Log one line: no text of a tweet, no token, and no query, which may hold names. Tells what it was.
+
+        The address of a client is in it only when the client was refused, and then the name it tried to sign in by.
+        """
         handler = self.scope.get("route_handler")
         route = getattr(handler, "name", None) or next(iter(getattr(handler, "paths", ())), None)
         user = caller_of(self.scope).user
@@ -214,8 +256,14 @@ class _Visit:
             status=self.status,
             user=user.name if user else None,
             ms=round(seconds * 1000, 2),
+            **(self._refusal() if self.status in _REFUSED else {}),
         )
         return (self.method if self.method in _METHODS else "other", route or "none", self.status), seconds
+
+    def _refusal(self) -> dict[str, str]:
+        name = name_of(self.scope)
+        tried = {"name": name} if name and _HANDLE.fullmatch(name) else {}  # anything else may be a password
+        return {"client": log_address(self.client), "code": code_of(self.scope) or "refused", **tried}
 
 
 def _receiving(receive: Receive) -> Receive:

@@ -25,10 +25,12 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """Requests a minute."""
+    """Requests a minute by token and by address."""
 
     token: int
     address: int
+    registrations: int
+    """Registrations an hour from one network."""
 
 
 @dataclass(frozen=True, slots=True)

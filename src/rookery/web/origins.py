@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from rookery.domain.errors import Forbidden
@@ -127,6 +127,19 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 def limited_as(text: str) -> str:
     """What one client is for a rate limit: an IPv4 address, or the /64 that an IPv6 client can move in at will."""
     address = _address(text)
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((int(address) >> 64 << 64, 64)))
-    return str(address or text)
+    return str(_within(address, 64) if isinstance(address, IPv6Address) else address or text)
+
+
+def log_address(text: str) -> str:
+    """A client's address for the log; - for what is none, so that nobody can write there what they like."""
+    return str(_address(text) or "-")
+
+
+def network_of(text: str) -> str:
+    """The network of a client, which one customer of a provider can have: an IPv4 /24, or an IPv6 /48."""
+    address = _address(text)
+    return str(_within(address, 48 if isinstance(address, IPv6Address) else 24) if address else text)
+
+
+def _within(address: IPv4Address | IPv6Address, bits: int) -> IPv4Network | IPv6Network:
+    return ip_network((address, bits), strict=False)

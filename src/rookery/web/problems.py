@@ -11,7 +11,7 @@ from litestar.types import Send
 from msgspec import Meta, Struct
 
 from rookery.domain.errors import Failure
-from rookery.web.context import AnyRequest
+from rookery.web.context import AnyRequest, note_code
 
 _log = logging.getLogger(__name__)
 
@@ -118,8 +118,9 @@ async def send_problem(send: Send, failure: Failure) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def on_failure(_: AnyRequest, failure: Failure) -> Response[bytes]:
+def on_failure(request: AnyRequest, failure: Failure) -> Response[bytes]:
     """Litestar's handler for what our own code refuses."""
+    note_code(request.scope, failure.code)
     return respond(failure)
 
 

@@ -56,6 +56,9 @@ QueryUser = Annotated[str | None, QueryParameter(description="A user's id or `@n
 QueryTweet = Annotated[str, QueryParameter(name="tweet_id", description="A tweet's id.", schema_extra=_ID)]
 MaybeQueryTweet = Annotated[str | None, QueryParameter(name="tweet_id", description="A tweet's id.", schema_extra=_ID)]
 QueryName = Annotated[str | None, QueryParameter(description="A handle.", schema_extra={"pattern": NAME_PATTERN})]
+QueryAll = Annotated[
+    bool, QueryParameter(name="all", description="Whether all tokens of the user end, on every device.")
+]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many at most.")]
 Cursor = Annotated[
     str | None,
@@ -98,6 +101,13 @@ class PostToken(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     password: Password
+
+
+class PostPassword(Struct, frozen=True, forbid_unknown_fields=True):
+    """A change of a password. `password` is the present one; a user who has none leaves it out."""
+
+    new_password: Password
+    password: Password | UnsetType = UNSET
 
 
 class Followee(Struct, frozen=True, forbid_unknown_fields=True):

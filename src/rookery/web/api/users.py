@@ -11,18 +11,20 @@ from rookery.web.api.shapes import (
     BEARER,
     DeleteUser,
     IdempotencyKey,
+    PostPassword,
     PostToken,
     PostUser,
+    QueryAll,
     QueryName,
     QueryUser,
     answers,
     no_content,
     reply,
 )
-from rookery.web.context import AnyRequest, caller_of, count_password, services_of
+from rookery.web.context import AnyRequest, caller_of, meter_of, network_of, note_name, services_of
 
 SIGN_INS = 30
-"""Sign-ins that one address may try in a minute: passwords are to be guessed slowly."""
+"""Sign-ins and changes of a password that one address may try in a minute: passwords are to be guessed slowly."""
 NEW_PASSWORDS = 120
 """Registrations with a password that one address may send in a minute: a tenth of what one thread can hash."""
 
@@ -45,14 +47,22 @@ async def register(
     request: AnyRequest, data: JSONBody[PostUser], idempotency_key: IdempotencyKey = None
 ) -> Response[bytes]:
     """Register a user."""
-    if data.password is not UNSET:
-        count_password(request.scope, NEW_PASSWORDS)
+    caller, meter = caller_of(request.scope), meter_of(request.scope)
+
+    def admit() -> None:
+        if meter and data.password is not UNSET:
+            meter.count_password(NEW_PASSWORDS)
+        if meter and not caller.may_administer:
+            meter.count_registration()
+
     user = await services_of(request).accounts.register(
-        caller_of(request.scope),
+        caller,
         data.name,
         given(data.password),
         given(data.display_name),
         once=once_of(request, idempotency_key, data),
+        network=network_of(request.scope),
+        admit=admit,
     )
     return reply(user, 201)
 
@@ -82,8 +92,11 @@ async def show(
 @delete(
     "/user",
     operation_id="deleteUser",
-    summary="Delete a user and everything of his",
-    description="By himself or an administrator. His handle is never given to another. `user_id` in the body or query.",
+    summary="Delete a user and everything of theirs",
+    description=(
+        "By the user or an administrator. The handle is never given to another. `user_id` in the body or query."
+        " For a day the user's own token, which ends with them, may ask again and is answered alike."
+    ),
     tags=["users"],
     status_code=204,
     security=[{BEARER: []}],
@@ -96,10 +109,14 @@ async def remove(
 ) -> Response[None]:
     """Delete a user."""
     caller = caller_of(request.scope)
-    if not caller.anyone:
+    if not caller.anyone and caller.deleted is None:
         caller.require_token()
     accounts = services_of(request).accounts
-    await accounts.delete(caller, await accounts.find(either("user_id", user_id, data)))
+    reference = either("user_id", user_id, data)
+    if caller.deleted is not None:
+        await accounts.confirm_deleted(caller, reference)
+    else:
+        await accounts.delete(caller, await accounts.find(reference))
     return no_content()
 
 
@@ -108,15 +125,17 @@ async def remove(
     operation_id="signIn",
     summary="Sign in with name and password",
     tags=["users"],
-    responses=answers(201, Token, body=True, description="A new token"),
+    responses=answers(201, Token, 409, body=True, description="A new token"),
 )
 async def sign_in(
     request: AnyRequest, data: JSONBody[PostToken], idempotency_key: IdempotencyKey = None
 ) -> Response[bytes]:
     """Sign in."""
-    count_password(request.scope, SIGN_INS)
+    note_name(request.scope, data.name)
+    if meter := meter_of(request.scope):
+        meter.count_password(SIGN_INS)
     token = await services_of(request).accounts.sign_in(
-        data.name, data.password, once_of(request, idempotency_key, data)
+        data.name, data.password, once_of(request, idempotency_key, data), network_of(request.scope)
     )
     return reply(Token(token), 201)
 
@@ -124,13 +143,41 @@ async def sign_in(
 @delete(
     "/token",
     operation_id="signOut",
-    summary="Revoke the token that this request is sent with",
+    summary="Revoke the token that this request is sent with, or all tokens of its user",
     tags=["users"],
     status_code=204,
     security=[{BEARER: []}],
     responses=answers(204, None),
 )
-async def sign_out(request: AnyRequest) -> Response[None]:
+async def sign_out(request: AnyRequest, everywhere: QueryAll = False) -> Response[None]:
     """Sign out."""
-    await services_of(request).accounts.sign_out(caller_of(request.scope))
+    await services_of(request).accounts.sign_out(caller_of(request.scope), everywhere=everywhere)
+    return no_content()
+
+
+@post(
+    "/password",
+    operation_id="changePassword",
+    summary="Change the password of the user whose token this is",
+    description="All other tokens of the user end.",
+    tags=["users"],
+    status_code=204,
+    security=[{BEARER: []}],
+    responses=answers(204, None, body=True),
+)
+async def change_password(
+    request: AnyRequest, data: JSONBody[PostPassword], idempotency_key: IdempotencyKey = None
+) -> Response[None]:
+    """Change a password."""
+    caller = caller_of(request.scope)
+    caller.require_token()
+    if meter := meter_of(request.scope):
+        meter.count_password(SIGN_INS)
+    await services_of(request).accounts.change_password(
+        caller,
+        given(data.password),
+        data.new_password,
+        once_of(request, idempotency_key, data),
+        network_of(request.scope),
+    )
     return no_content()
