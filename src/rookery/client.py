@@ -166,19 +166,24 @@ class Client:
         body = {"name": name, "password": password}
         return _read(await self._post("/token", body, idempotency_key), _Token).token
 
-    async def sign_out(self) -> None:
-        """Revoke the token that this client acts by."""
-        await self._send("DELETE", "/token", gone="token_invalid")
+    async def sign_out(self, *, everywhere: bool = False) -> None:
+        """Revoke the token that this client acts by, or all tokens of its user."""
+        await self._send("DELETE", "/token", {"all": "true"} if everywhere else None, gone="token_invalid")
+
+    async def change_password(self, password: str | None, new_password: str, *, idempotency_key: Key = None) -> None:
+        """Change the user's password, and revoke all tokens but the one that this client acts by.
+
+        `password` is the present one, None where the user has none.
+        """
+        body = {"new_password": new_password} | ({"password": password} if password is not None else {})
+        await self._post("/password", body, idempotency_key)
 
     async def user(self, ref: UserRef) -> User:
         """A user with his counts."""
         return await self._get("/user", User, user_id=ref)
 
     async def delete_user(self, ref: UserRef) -> None:
-        """Delete a user and everything of his.
-
-        A user who deletes himself loses his token too: when the first answer is lost, this raises `token_invalid`.
-        """
+        """Delete a user and everything of theirs."""
         await self._send("DELETE", "/user", {"user_id": str(ref)}, gone="unknown_user")
 
     async def follow(self, follower: UserRef, followee: UserRef, *, idempotency_key: Key = None) -> None:

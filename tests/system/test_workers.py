@@ -225,3 +225,20 @@ def _state(worker: int) -> str:
         return Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
+
+
+def test_workers_count_limits_together(tmp_path: Path) -> None:
+    limit, asked = 30, 120
+    flags = ("--cache", "memcached", "--cache-servers", running(Memcached).address)
+    limits = ("--rate-limit", "on", "--rate-limit-address", str(limit))
+    with running_server(tmp_path, "--workers", "2", *flags, *limits) as server:
+        wait_for_workers(server, set())
+        answers: list[httpx.Response] = []
+        resets = [1, 2]
+        while resets != sorted(resets, reverse=True):  # until a whole run falls into one minute
+            answers = [httpx.get(f"{server.url}/top") for _ in range(asked)]  # a connection each
+            resets = [int(answer.headers["RateLimit-Reset"]) for answer in answers]
+        let_in = [answer.status_code for answer in answers].count(200)
+        assert let_in <= limit
+        remaining = [int(answer.headers["RateLimit-Remaining"]) for answer in answers[:let_in]]
+        assert remaining == sorted(remaining, reverse=True), "each answer counts what the other worker let in"

@@ -177,6 +177,8 @@ WRONG = {
     "open_on_network": ['"true"', "1", "0.0"],
     "rate_limit": ["true", '"yes"'],
     "rate_limit.token": ["0", "nan", '"60"'],
+    "rate_limit.registrations": ["0", "true"],
+    "reserved_names": ['"acme"', '["a b"]', "[1]", '[""]', '["@acme"]'],
     "cors_origins": ['"https://a.org"', "[1]", '[["https://a.org"]]'],
     "trusted_proxies": ["[1]", '["proxy"]', "10"],
     "allowed_hosts": ["{}", '[""]', "[nan]"],

@@ -54,6 +54,8 @@ VALUES: dict[str, list[tuple[str, object, object]]] = {
     "rate_limit": [("off", "off", "off"), ("on", "on", "on")],
     "rate_limit.token": [("1", 1, 1), ("60", 60, 60)],
     "rate_limit.address": [("1", 1, 1), ("90", 90, 90)],
+    "rate_limit.registrations": [("1", 1, 1), ("90", 90, 90)],
+    "reserved_names": [("", [], ()), ("acme, Press_1", ["acme", "Press_1"], ("acme", "Press_1"))],
     "cors_origins": [
         ("", [], ()),
         ("https://a.org, http://b:81", ["https://a.org", "http://b:81"], ("https://a.org", "http://b:81")),

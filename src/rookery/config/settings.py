@@ -238,7 +238,10 @@ class Settings:
     rate_limit: Switch = _setting("rate_limit", one_of(Switch), "on", "Whether requests are limited.")
     rate_limit_token: int = _setting("rate_limit.token", whole(1), "1200", "Requests a minute for one token.")
     rate_limit_address: int = _setting(
-        "rate_limit.address", whole(1), "2400", "Requests a minute for one address, for callers without a token."
+        "rate_limit.address",
+        whole(1),
+        "2400",
+        "Requests a minute for one address without a token, and as many for all its tokens.",
     )
     rate_limit_registrations: int = _setting(
         "rate_limit.registrations",

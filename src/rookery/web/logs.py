@@ -24,7 +24,10 @@ def configure(form: Format, level: str, server: LogServer | None = None) -> Sequ
     """Send our own log and that of the libraries to stdout or to a log server; who has numbers of the latter."""
     pretty = form == "pretty" or (form == "auto" and sys.stdout.isatty() and server is None)
     render: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # the other one prints locals
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(),  # what reads a file, such as fail2ban, would stumble over colours
+            exception_formatter=structlog.dev.plain_traceback,  # the other one prints locals
+        )
         if pretty
         else structlog.processors.JSONRenderer(serializer=_to_json)
     )
