@@ -60,6 +60,21 @@ async def test_a_token_is_good_from_signing_in_to_signing_out(visitor: Client) -
     assert (caught.value.status, caught.value.code) == (401, "token_invalid")
 
 
+async def test_all_tokens_end_at_once_and_all_but_one_with_a_new_password(visitor: Client) -> None:
+    name = new_name()
+    first = visitor.as_user((await visitor.register(name, "correct horse")).token)
+    second = visitor.as_user(await visitor.sign_in(name, "correct horse"))
+    await second.change_password("correct horse", "battery staple")
+    with pytest.raises(RookeryError, match="token_invalid"):
+        await first.post(name, "By the first")
+    await second.post(name, "By the second")
+    third = visitor.as_user(await visitor.sign_in(name, "battery staple"))
+    await third.sign_out(everywhere=True)
+    for ended in (second, third):
+        with pytest.raises(RookeryError, match="token_invalid"):
+            await ended.post(name, "Out")
+
+
 async def test_in_open_mode_a_post_makes_its_author_and_may_start_from_any_count(client: Client) -> None:
     name = new_name()
     tweet = await client.post(name, "Hello", count_retweet=7)

@@ -59,10 +59,14 @@ async def test_deleting_survives_a_lost_answer(open_server: Server, token_server
         await unlucky.delete_user(f"@{name}")
     with pytest.raises(RookeryError, match="unknown_user"):
         await client.user(f"@{name}")
+    mine = new_name()
     async with Client(token_server.url) as visitor:
         token = (await visitor.register(new_name())).token
+        my_token = (await visitor.register(mine)).token
     async with losing(token_server, token=token) as unlucky:
         await unlucky.sign_out()
+    async with losing(token_server, token=my_token) as unlucky:
+        await unlucky.delete_user(f"@{mine}")
 
 
 async def test_reading_survives_lost_answers_in_the_middle_of_a_list(open_server: Server, client: Client) -> None:

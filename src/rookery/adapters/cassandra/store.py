@@ -171,9 +171,9 @@ class CassandraStore:
     async def set_password(
         self, user: UserId, password_hash: str, but: bytes | None = None, once: Once | None = None
     ) -> None:
-        """Not atomic: a change that was cut off may have taken effect without its end of the tokens.
+        """Not atomic: of a change that was cut off, and so not acknowledged, the tokens may be left.
 
-        So was none acknowledged. Under the same key it goes on.
+        Called again with the same key it goes on, also when the password was replaced.
         """
         async with self._writing(), self._turns.of(once.key if once else None):
             claim = await self._keys.look(once)
