@@ -1,9 +1,11 @@
 """Signing in and out. Hashing a password takes long on purpose, so few are used here."""
 
+import asyncio
 import time
 
 import pytest
 
+from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.system import SystemClock
 from rookery.domain.tallies import Spread
 from rookery.services.accounts import REFUSED_SECONDS
@@ -235,6 +237,30 @@ async def test_a_change_that_is_sent_again_is_answered_alike(site: Site) -> None
     for _ in range(2):
         assert (await site.post("/password", ada, json=asked, headers=KEY)).status_code == 204
     refused(await site.post("/password", ada, json=asked), 401, "bad_credentials")
+
+
+async def test_a_sign_in_by_the_old_password_does_not_outlast_its_change(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.register("ada", password=PASSWORD)
+    verified, go_on = asyncio.Event(), asyncio.Event()
+    verify = Argon2Hasher.verify
+
+    async def slow(self: Argon2Hasher, hashed: str | None, password: str) -> bool:
+        is_right = await verify(self, hashed, password)
+        verified.set()
+        await go_on.wait()
+        return is_right
+
+    monkeypatch.setattr(Argon2Hasher, "verify", slow)
+    signing_in = asyncio.create_task(site.post("/token", json={"name": "ada", "password": PASSWORD}))
+    await verified.wait()
+    async with open_rookery(site.settings, Sharing.ANYONE) as beside:
+        user = await beside.services.accounts.find_name("ada")
+        await beside.backends.store.set_password(user.id, "another hash")
+        go_on.set()
+        refused(await signing_in, 401, "bad_credentials")
+        assert await beside.backends.store.revoke_tokens(user.id) == 0, "no token is left"
 
 
 async def test_in_open_mode_nobody_has_a_password(open_mode: Site) -> None:

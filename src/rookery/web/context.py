@@ -50,12 +50,12 @@ def meter_of(scope: Scope) -> Meter | None:
 
 
 def note_name(scope: Scope, name: str) -> None:
-    """Note the name that a client tries to sign in by, for the log."""
+    """Note the name that a client tries to sign in by or to register, for the log."""
     cast("dict[str, Any]", scope)[_NAME] = name
 
 
 def name_of(scope: Scope) -> str | None:
-    """The name that a client tried to sign in by, if it did."""
+    """The name that a client tried to sign in by or to register, if it did."""
     return cast("str | None", cast("dict[str, Any]", scope).get(_NAME))
 
 

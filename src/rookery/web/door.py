@@ -241,7 +241,7 @@ class _Visit:
     def end(self) -> tuple[tuple[str, str, int], float]:
         """Log one line: no text of a tweet, no token, and no query, which may hold names. Tells what it was.
 
-        The address of a client is in it only when the client was refused, and then the name it tried to sign in by.
+        The address of a client is in it only when the client was refused, and then the name it tried.
         """
         handler = self.scope.get("route_handler")
         route = getattr(handler, "name", None) or next(iter(getattr(handler, "paths", ())), None)

@@ -47,6 +47,7 @@ async def register(
     request: AnyRequest, data: JSONBody[PostUser], idempotency_key: IdempotencyKey = None
 ) -> Response[bytes]:
     """Register a user."""
+    note_name(request.scope, data.name)
     caller, meter = caller_of(request.scope), meter_of(request.scope)
 
     def admit() -> None:
