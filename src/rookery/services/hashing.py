@@ -1,8 +1,8 @@
 """The queue of passwords that wait to be hashed: bounded, and fair by network and by account.
 
 A hash takes a core for tens of milliseconds on purpose, so a few clients who guess passwords can ask for more hashes
-than the machine computes. Then the order decides who gets in. A network that had wrong passwords checked lately goes
-behind those that had not; a client in a network where its account signed in before goes first among equals.
+than the machine computes. Then the order decides who gets in. A network that sent many passwords lately goes behind
+those that did not; a client in a network where its account signed in before goes first among equals.
 """
 
 import asyncio
@@ -26,11 +26,12 @@ LONGEST_WAIT = 10.0
 """Seconds that a password waits at most, so that its client is answered before a proxy gives up (HAProxy: 15)."""
 HALF_LIFE = 300.0
 """Seconds in which half of a network's or an account's debt is forgiven."""
-_WRONG = 1.0
-"""The debt of a hash for a wrong or a new password, in hashes."""
-_RIGHT, _RIGHT_OF_A_PAIR = 1 / 4, 1 / 16
-"""The same for a right one: of its network and its account, and of both as a pair. Not nothing, as attackers have
-accounts of their own."""
+_RIGHT = 0.25
+"""What a network and a pair still owe for a password that was right, where another one costs 1."""
+_SHARE_OF_A_PAIR = 1 / 8
+"""The part of its network's debt that a known pair owes at least, as attackers may have many accounts in a network."""
+CROWDED = 16
+"""Passwords that wait from which on the last who came goes first among equals: the first may have given up."""
 _REMEMBERED = 10_000
 """Networks, accounts and pairs of both whose debts are remembered, each."""
 _KNOWN = 20_000
@@ -53,43 +54,45 @@ class Asker:
 
 
 class _Debts:
-    """Hashes that each key had computed lately, halved each `HALF_LIFE`."""
+    """Passwords that each key asked for lately, halved each `HALF_LIFE`."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._owed: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def of(self, key: Hashable) -> float:
-        """The debt of a key now, in hashes."""
+        """The debt of a key now, in passwords."""
         owed, at = self._owed.get(key, (0.0, 0.0))
         return owed * 0.5 ** ((self._monotonic() - at) / HALF_LIFE) if owed else 0.0
 
-    def add(self, key: Hashable, hashes: float) -> None:
-        """Raise the debt of a key."""
-        owed = self.of(key) + hashes
+    def add(self, key: Hashable, passwords: float) -> None:
+        """Raise the debt of a key, or lower it, to nothing at least."""
+        owed = max(self.of(key) + passwords, 0.0)
         self._owed[key] = (owed, self._monotonic())
         self._owed.move_to_end(key)
         if len(self._owed) > _REMEMBERED:
             self._owed.popitem(last=False)
 
 
-Rank = tuple[int, int, int, int]
+Rank = tuple[int, int]
+"""The debt of the network or pair when the password came, in powers of two; and the kind of the sign-in."""
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
     asker: Asker
     rank: Rank
+    arrival: int
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class HashingQueue:
     """Hashes and verifies passwords, as many at once as the `Hasher` computes; the rest wait in this order.
 
-    First comes the network with the least debt, in powers of two: hashes of wrong passwords that it had lately, and its
-    own that wait already. A network where the account signed in before counts by the pair's own debt, if that is less.
-    Among equals known pairs go first, then other sign-ins, then registrations; then accounts with less debt; then the
-    first who came.
+    First comes the network with the least debt, in powers of two: the passwords that it sent lately, and of the right
+    ones a part. A network where the account signed in before counts by the pair's own debt, if that is less. Among
+    equals known pairs go first, then other sign-ins, then registrations; then accounts with less debt; then the first
+    who came, or the last while it is crowded.
     """
 
     def __init__(self, hasher: Hasher, monotonic: Callable[[], float]) -> None:
@@ -111,9 +114,7 @@ class HashingQueue:
         """
 
         async def work() -> str:
-            hashed = await self._hasher.hash(password)
-            self._charge(asker, is_right=False)
-            return hashed
+            return await self._hasher.hash(password)
 
         return await self._run(asker, work)
 
@@ -126,8 +127,8 @@ class HashingQueue:
 
         async def work() -> bool:
             is_right = await self._hasher.verify(hashed, password)
-            self._charge(asker, is_right=is_right)
             if is_right:
+                self._forgive(asker)
                 self.know(asker)
             return is_right
 
@@ -148,22 +149,37 @@ class HashingQueue:
         for why, many in self._refused.items():
             yield Reading("passwords_refused_total", "Passwords refused in the queue, by reason.", many, {"why": why})
 
-    def _charge(self, asker: Asker, *, is_right: bool) -> None:
-        self._networks.add(asker.network, _RIGHT if is_right else _WRONG)
-        self._accounts.add(asker.account, _RIGHT if is_right else _WRONG)
-        self._pairs.add(asker.pair, _RIGHT_OF_A_PAIR if is_right else _WRONG)
+    def _charge(self, asker: Asker) -> None:
+        """Raise the debts for a password, also for one that is refused then: whoever asks often goes behind."""
+        self._networks.add(asker.network, 1)
+        if not asker.is_new:
+            self._pairs.add(asker.pair, 1)
+            self._accounts.add(asker.account, 1)
+
+    def _forgive(self, asker: Asker) -> None:
+        """Lower them again for a right password, but not to nothing for a network: attackers have accounts too."""
+        self._networks.add(asker.network, _RIGHT - 1)
+        self._pairs.add(asker.pair, _RIGHT - 1)
+        self._accounts.add(asker.account, -1)
 
     def _rank(self, asker: Asker) -> Rank:
-        debt = self._networks.of(asker.network) + sum(w.asker.network == asker.network for w in self._waiting)
+        debt = self._networks.of(asker.network)
         is_known = asker.pair in self._known
         if is_known:
-            debt = min(debt, self._pairs.of(asker.pair) + sum(w.asker.pair == asker.pair for w in self._waiting))
+            debt = min(debt, max(self._pairs.of(asker.pair), debt * _SHARE_OF_A_PAIR))
         kind = 0 if is_known else 1 + asker.is_new
-        return _magnitude(debt), kind, _magnitude(self._accounts.of(asker.account)), next(self._arrivals)
+        return _magnitude(debt), kind
+
+    def _order(self, waiting: _Waiting) -> tuple[Rank, int, int]:
+        """What orders those who wait, the next first. All of one account are alike: its user may be among them."""
+        arrival = waiting.arrival if len(self._waiting) < CROWDED else -waiting.arrival
+        return waiting.rank, _magnitude(self._accounts.of(waiting.asker.account)), arrival
 
     async def _run(self, asker: Asker, work: Callable[[], Awaitable[T]]) -> T:
         """Do the work in the asker's turn. The place stays taken until it is done, also when the client gives up."""
-        await self._take_place(asker)
+        rank = self._rank(asker)
+        self._charge(asker)
+        await self._take_place(asker, rank)
 
         async def run() -> T:
             try:
@@ -176,11 +192,11 @@ class HashingQueue:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    async def _take_place(self, asker: Asker) -> None:
+    async def _take_place(self, asker: Asker, rank: Rank) -> None:
         if self._running < self._hasher.at_once:
             self._running += 1
             return
-        waiting = _Waiting(asker, self._rank(asker))
+        waiting = _Waiting(asker, rank, next(self._arrivals))
         self._make_room(waiting)
         self._waiting.append(waiting)
         try:
@@ -216,7 +232,7 @@ class HashingQueue:
     def _refuse_last(self, among: list[_Waiting], newcomer: _Waiting, why: str) -> None:
         self._refused.add(why)
         failure: Failure = _busy() if why == "full" else _too_many_of_a_network()
-        last = max(among, key=lambda waiting: waiting.rank)
+        last = max(among, key=self._order)
         if last is newcomer:
             raise failure
         self._waiting.remove(last)
@@ -227,7 +243,7 @@ class HashingQueue:
         """Give a place that was taken to the first in order."""
         self._running -= 1
         while self._waiting:
-            first = min(self._waiting, key=lambda waiting: waiting.rank)
+            first = min(self._waiting, key=self._order)
             self._waiting.remove(first)
             if not first.turn.done():
                 self._running += 1
