@@ -1,4 +1,4 @@
-"""Attack 7: guessing passwords from many addresses, so that nobody else can sign in.
+"""Attack: guessing passwords from many addresses, so that nobody else can sign in.
 
 A hash takes a tenth of a second and more, so a dozen clients keep the server busy for good. Rate limits are off: the
 attackers have as many addresses as they need. They come through a proxy that the server trusts.
