@@ -1,8 +1,12 @@
 """The numbers that Prometheus reads: that they count what they say, and that each is written down."""
 
 import re
-from collections.abc import Mapping
-from contextlib import closing
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import httpx
@@ -12,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.tallies import Reading, Spread
+from rookery.web import listener
 from rookery.web.metrics import registry_of, shown_at
 from tests.web.site import Site
 
@@ -166,3 +171,57 @@ def test_a_port_that_is_taken_is_told() -> None:
     ):
         raise AssertionError
     assert caught.value.code == "address_unavailable"
+
+
+# --- the listener ----------------------------------------------------------------------------------------------------
+
+
+def _threads() -> int:
+    return sum(thread.name.startswith("Thread-") for thread in threading.enumerate())
+
+
+def _scraped(port: int) -> bool:
+    return httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).status_code == 200
+
+
+def _read_to_the_end(client: socket.socket) -> bytes:
+    client.settimeout(10)
+    with suppress(ConnectionError):
+        return b"".join(iter(lambda: client.recv(65_536), b""))
+    return b""
+
+
+def test_connections_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "CONNECTION_SECONDS", 600.0)
+    before = _threads()
+    with shown_at("127.0.0.1", 0, []) as port, ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(b"GET /metrics HTTP/1.1\r\n")
+        assert _scraped(port), "who comes now is served; the oldest are closed"
+        assert _until(lambda: _threads() - before <= listener.MAX_CONNECTIONS)
+
+
+def test_one_that_does_not_come_to_an_end_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "CONNECTION_SECONDS", 0.3)
+    before = _threads()
+    with shown_at("127.0.0.1", 0, []) as port, socket.create_connection(("127.0.0.1", port)) as client:
+        client.settimeout(10)
+        with suppress(OSError):
+            while not select.select([client], [], [], 0.02)[0]:
+                client.sendall(b"a")
+        assert _read_to_the_end(client) == b""
+        assert _until(lambda: _threads() == before)
+        assert _scraped(port)
+
+
+def test_a_head_has_a_bound() -> None:
+    with shown_at("127.0.0.1", 0, []) as port, socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nA: " + b"a" * listener.MAX_HEAD_BYTES)
+        assert _read_to_the_end(client).startswith(b"HTTP/1.0 431 ")
+
+
+def _until(holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return holds()

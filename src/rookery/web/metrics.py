@@ -3,16 +3,18 @@
 Who may read tweets need not know how the server is, so it is not a route of the application.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, start_http_server
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, make_wsgi_app
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.tallies import Metered, Reading, Spread
+from rookery.web.listener import BoundedServer
 
 PREFIX = "rookery_"
 _COUNTED = "_total"
@@ -75,10 +77,12 @@ def shown_at(host: str, port: int, parts: Sequence[Metered]) -> Iterator[int]:
         Unavailable: `address_unavailable`.
     """
     try:
-        server, thread = start_http_server(port, host, registry_of(parts))
+        server = BoundedServer(host, port, make_wsgi_app(registry_of(parts)))
     except (OSError, OverflowError) as error:  # the port after the last is none
         reason = (getattr(error, "strerror", None) or "it can't be used").lower()
         raise Unavailable("address_unavailable", f"Can't show metrics on {host}:{port}: {reason}.") from error
+    thread = threading.Thread(target=server.serve, name="metrics", daemon=True)
+    thread.start()
     try:
         yield server.server_port
     finally:
