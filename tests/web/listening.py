@@ -15,6 +15,7 @@ from rookery.web.connections import Connections
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CLOSE = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 BIG = 8 * 1024 * 1024
+BODIES = {"/big": b"x" * BIG, "/some": b"x" * 60_000}
 
 
 class Server:
@@ -22,7 +23,10 @@ class Server:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, bytes]] = []
-        self.heads: list[list[tuple[bytes, bytes]]] = []
+        self.hosts: list[list[bytes]] = []
+        """Values of the Host header, of each request."""
+        self.cancelled: list[str] = []
+        """Methods of the requests that were given up at the gate."""
         self.reads = True
         self.gate = asyncio.Event()
         self.gate.set()
@@ -31,6 +35,8 @@ class Server:
         self.gap.set()
         self.fails = False
         """Whether it fails after an answer's head."""
+        self.parts = 65_536
+        """Bytes of a body that are given to the server at once."""
         self.port = 0
         self.server: Any = None
         self.connections = Connections()
@@ -56,17 +62,21 @@ class Server:
             more = message.get("more_body", False)
         path = scope["path"]
         self.asked.append((path, body))
-        self.heads.append(list(cast("Any", scope)["headers"]))
-        await self.gate.wait()
-        answer = b"x" * {"/big": BIG, "/some": 60_000}.get(path, 2)
+        self.hosts.append([value for name, value in scope["headers"] if name == b"host"])
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(cast("str", scope.get("method")))
+            raise
+        answer = BODIES.get(path, b"xx")
         headers = [(b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await self.gap.wait()
         if self.fails:
             raise RuntimeError("in the middle of an answer")
-        for start in range(0, len(answer), 65_536):
-            some = answer[start : start + 65_536]
-            await send({"type": "http.response.body", "body": some, "more_body": start + 65_536 < len(answer)})
+        for start in range(0, len(answer), self.parts):
+            some = answer[start : start + self.parts]
+            await send({"type": "http.response.body", "body": some, "more_body": start + self.parts < len(answer)})
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)

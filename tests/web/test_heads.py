@@ -1,95 +1,135 @@
-"""Heads that could be read in two ways are refused, on a real socket; and each path has one form."""
+"""What a head may say: servers and proxies read it in one way, or it is refused. On real sockets."""
+
+import tracemalloc
+from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
-from rookery.web.heads import is_canonical
-from tests.web.listening import problem, serving
+from rookery.web.heads import MAX_PATH_BYTES, is_canonical
+from tests.web.listening import Server, problem
+from tests.web.site import Site
 
-HOST = b"Host: x\r\n"
-
-
-async def told(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> tuple[int, str] | bytes:
-    """What a head is told: status and code of a refusal, or the path that the application was asked for."""
-    async with serving() as server:
-        answer = await server.send(b"\r\n".join([start, *lines, b"Connection: close", b"", b""]))
-        return server.asked[0][0].encode() if server.asked else problem(answer)
-
-
-@pytest.mark.parametrize("name", [b"Authorization", b"Origin", b"Idempotency-Key"])
-async def test_a_header_that_decides_comes_once(name: bytes) -> None:
-    assert await told(b"Host: x", name + b": a") == b"/"
-    for second in (b": a", b": b", b":"):
-        assert await told(b"Host: x", name + b": a", name.lower() + second) == (400, "doubled_header")
-
-
-async def test_http_1_1_has_one_host() -> None:
-    assert await told() == (400, "host_header")
-    assert await told(b"Host: x", b"Host: x") == (400, "host_header")
-    assert await told(b"Host: x", b"host: y") == (400, "host_header")
-    assert await told(start=b"GET / HTTP/1.0") == b"/"
-    assert await told(b"Host: x", b"Host: x", start=b"GET / HTTP/1.0") == (400, "host_header")
-
-
-@pytest.mark.parametrize("version", [b"0.9", b"1.2", b"2.0", b"3.0"])
-async def test_other_versions_are_not_spoken(version: bytes) -> None:
-    assert await told(b"Host: x", start=b"GET / HTTP/" + version) == (505, "http_version")
+CLOSED = b"Host: x\r\nConnection: close\r\n"
 
 
 @pytest.mark.parametrize(
-    "coding",
-    [b"gzip", b"identity", b"gzip, chunked", b"chunked, gzip", b"chunked, chunked", b"xchunked", b"chunked;q=1", b""],
-)
-async def test_no_transfer_coding_but_chunked_is_known(coding: bytes) -> None:
-    head = b"POST / HTTP/1.1"
-    assert await told(b"Host: x", b"Transfer-Encoding: " + coding, start=head) == (501, "transfer_coding")
-    doubled = (b"Transfer-Encoding: chunked", b"Transfer-Encoding: " + coding)
-    assert await told(b"Host: x", *doubled, start=head) == (501, "transfer_coding")
-
-
-async def test_chunked_is_known_in_any_case() -> None:
-    async with serving() as server:
-        head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: Chunked\r\n\r\n"
-        assert (await server.send(head + b"3\r\nabc\r\n0\r\n\r\n")).startswith(b"HTTP/1.1 200")
-        assert server.asked == [("/", b"abc")]
-
-
-async def hosts_of(target: bytes) -> list[bytes]:
-    """The hosts by which the application was asked, with `Host: x` sent."""
-    async with serving() as server:
-        await server.send(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        return [value for headers in server.heads for name, value in headers if name == b"host"]
-
-
-async def test_a_whole_url_goes_by_its_own_host() -> None:
-    assert await hosts_of(b"/top") == [b"x"]
-    assert await hosts_of(b"http://other.example:8080/top") == [b"other.example:8080"]
-    assert await hosts_of(b"HTTPS://other.example?limit=1") == [b"other.example"]
-    for target in (b"ftp://other.example/", b"http:///top", b"http://user@other.example/", b"javascript://x/"):
-        assert await told(b"Host: x", start=b"GET " + target + b" HTTP/1.1") == (400, "malformed_request")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [b"/", b"/top", b"/top/", b"/user/@ada", b"/user/%40ada", b"/api/v1/", b"/%C3%A9", b"/a.b", b"/.well-known/x"],
-)
-def test_these_paths_are_in_their_one_form(path: bytes) -> None:
-    assert is_canonical(path)
-
-
-@pytest.mark.parametrize(
-    "path",
+    ("head", "told"),
     [
-        *(b"//top", b"/top//", b"/api//v1/top", b"/./top", b"/../top", b"/top/.", b"/top/..", b"/x/../top", b"/%2ftop"),
-        *(b"/api%2Fv1/top", b"/%74op", b"/t%6fp", b"/t%6Fp", b"/%2e/top", b"/%2E%2e/top", b"/%30", b"/x%5f", b"/x%7e"),
-        *(b"/%00", b"/%", b"/%4", b"/%zz", b"/" + b"x" * 512),
+        (b"GET / HTTP/1.1\r\n\r\n", (400, "missing_host")),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", (400, "duplicate_header")),
+        (b"GET / HTTP/1.0\r\nHost: x\r\nhost: y\r\n\r\n", (400, "duplicate_header")),
+        (b"GET http://a/ HTTP/1.1\r\n\r\n", (400, "missing_host")),
+        *[
+            (b"GET / HTTP/1.1\r\nHost: x\r\n%b: a\r\n%b: a\r\n\r\n" % (name, name.lower()), (400, "duplicate_header"))
+            for name in (b"Authorization", b"Origin", b"Idempotency-Key")
+        ],
+        *[
+            (b"GET / HTTP/%b\r\nHost: x\r\n\r\n" % version, (505, "http_version"))
+            for version in (b"0.9", b"1.2", b"2.0", b"3.0")
+        ],
+        (b"GET /\r\n\r\n", (505, "http_version")),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (505, "http_version")),
+        *[
+            (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: %b\r\n\r\n0\r\n\r\n" % coding, (501, "transfer_coding"))
+            for coding in (
+                *(b"gzip", b"gzip, chunked", b"chunked, gzip", b"identity", b"xchunked", b"chunked;a=b"),
+                b"chunked\r\nTransfer-Encoding: chunked",
+                b"gzip\r\nTransfer-Encoding: chunked",
+            )
+        ],
+        *[
+            (b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target, (400, "malformed_request"))
+            for target in (b"http://u@a/", b"http://:80/", b"http:///", b"ftp://a/")
+        ],
     ],
 )
-def test_these_are_other_forms_of_a_path_or_none(path: bytes) -> None:
-    assert not is_canonical(path)
+async def test_what_can_be_read_in_two_ways_is_refused(server: Server, head: bytes, told: tuple[int, str]) -> None:
+    assert problem(await server.send(head)) == told
+    assert server.asked == []
+    assert server.refused() == {told[1]: 1}
 
 
-def test_every_escape_of_an_unreserved_character_is_another_form() -> None:
-    for number in range(256):
-        is_unreserved = chr(number).isascii() and (chr(number).isalnum() or chr(number) in "-._~")
-        for escape in (b"%%%02x" % number, b"%%%02X" % number):
-            assert is_canonical(b"/x" + escape) == (not is_unreserved and number not in (0, ord("/")))
+async def test_what_can_be_read_in_one_way_is_answered(server: Server) -> None:
+    for head in (
+        b"GET / HTTP/1.1\r\n" + CLOSED + b"\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + CLOSED + b"Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + CLOSED + b"Accept: a\r\nAccept: b\r\n\r\n",
+    ):
+        assert (await server.send(head)).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        (b"http://other:80/one?x=1", "/one", b"other:80"),
+        (b"HTTPS://other/one", "/one", b"other"),
+        (b"http://[::1]:80/one", "/one", b"[::1]:80"),
+        (b"http://other", "/", b"other"),
+        (b"http://other?x=/one", "/", b"other"),
+    ],
+)
+async def test_an_absolute_target_goes_by_its_host(server: Server, target: bytes, path: str, host: bytes) -> None:
+    assert (await server.send(b"GET %b HTTP/1.1\r\n" % target + CLOSED + b"\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert server.asked == [(path, b"")]
+    assert server.hosts == [[host]]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/top", "/feed/@ada", "/feed/%40ada", "/api/v1/user", "/tweet/%C3%A9", "/" + "x" * (MAX_PATH_BYTES - 1)],
+)
+def test_a_path_in_its_only_form_is_canonical(path: str) -> None:
+    assert is_canonical(path.encode())
+
+
+OTHER_FORMS = [
+    *("/top//", "//top", "/api//v1/top", "/./top", "/x/../top", "/%74op", "/to%70", "/api%2fv1/top", "/api%2Fv1/top"),
+    *("/%2e/top", "/x/%2E%2e/top", "/%2ftop", "/top%2f", "/top%5c", "/feed/@%61da", "/feed/@ada/", "//", "/livez/"),
+    *("/top/.", "/api/v1/%74op"),
+]
+
+
+@pytest.mark.parametrize("path", [*OTHER_FORMS, "", "*", "/%", "/%4", "/%4x", "/top\\", "/" + "x" * MAX_PATH_BYTES])
+def test_a_path_in_another_form_is_not(path: str) -> None:
+    assert not is_canonical(path.encode())
+
+
+async def test_another_form_of_a_path_is_no_way_around_a_proxys_rules(site: Site) -> None:
+    await site.register("ada")
+    for method in ("GET", "HEAD", "OPTIONS", "POST", "DELETE"):
+        for path in OTHER_FORMS:
+            assert await _status(site, method, path) == 404, (method, path)
+    for path in ("/feed/%40ada", "/api/v1", "/api/v1/"):
+        assert await _status(site, "GET", path) == 200, path
+
+
+async def _status(site: Site, method: str, path: str) -> int:
+    """Of the answer to exactly this path: a client would take dots out."""
+    statuses: list[int] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status", 0))
+
+    scope: Any = {"type": "http", "method": method, "path": unquote(path), "raw_path": path.encode()}
+    scope |= {"headers": [(b"host", b"x")], "query_string": b"", "client": ("127.0.0.1", 1), "http_version": "1.1"}
+    await site.app(scope | {"scheme": "http", "server": ("127.0.0.1", 1), "root_path": ""}, receive, send)
+    return statuses[0]
+
+
+async def test_paths_do_not_pile_up_in_memory(site: Site) -> None:
+    """The router keeps a thousand answers to where a path leads, with the path."""
+    await _status(site, "GET", "/feed/@first")
+    tracemalloc.start()
+    try:
+        for number in range(2_000):
+            long = f"/feed/@{number:05}" + "x" * 30_000
+            assert await _status(site, "GET", long) == 404
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 5_000_000

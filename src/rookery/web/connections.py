@@ -16,9 +16,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from rookery.domain.errors import Failure, Unavailable
 from rookery.domain.tallies import Reading, Tally
 from rookery.web.decoding import MAX_BODY_BYTES
-from rookery.web.heads import UNREADABLE, authority_of, fault_of, fault_of_parser
+from rookery.web.gone import ending_with_client, is_safe
+from rookery.web.heads import BAD_CODING, BAD_VERSION, check_head, origin_form
 from rookery.web.outward import Outward, answer_to
 from rookery.web.problems import Refusal
+from rookery.web.sockets import has_failed
+from rookery.web.unread import Unread
 
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers together."""
@@ -38,6 +41,16 @@ _SLOW_HEAD = Refusal(408, "slow_head", "The request's head did not arrive in tim
 _SLOW_BODY = Refusal(408)
 _LONG_HEAD = Refusal(431)
 _LONG_BODY = Refusal(413)
+_UNREADABLE = Refusal(400)
+_SAID_OF = {
+    "Invalid HTTP version": BAD_VERSION,
+    "Pause on PRI/Upgrade": BAD_VERSION,
+    "Invalid `Transfer-Encoding` header value": BAD_CODING,
+    "Request has invalid `Transfer-Encoding`": BAD_CODING,
+}
+"""What the parser says of requests that can be read well enough to say more than 400."""
+LOOK_SECONDS = 0.02
+"""How often it is looked whether a client that sends no more is still there."""
 _BUSY = Unavailable("busy", "Too many bodies are on their way; try again in a moment.")
 _REQUEST_BYTES = 2_048
 """What a request costs in memory beside its head and body."""
@@ -52,6 +65,7 @@ class Connections:
 
     def __init__(self) -> None:
         self.refused: Tally[str] = Tally()
+        self.unread = Unread()
         self._held_bytes = 0
         self._holding: dict[BoundedProtocol, int] = {}
 
@@ -86,6 +100,7 @@ class Connections:
                 many,
                 {"code": code},
             )
+        yield from self.unread.readings()
 
 
 class _Flow(FlowControl):
@@ -120,6 +135,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Of those, what came since the last of the body: the parser keeps a trailer until it is whole."""
         self._running: RequestResponseCycle | None = None
         """The request that is being answered; `cycle` is the newest, which may wait behind it."""
+        self._task: asyncio.Task[None] | None = None
+        """What answers it."""
+        self._gone_timer: asyncio.TimerHandle | None = None
+        """Runs while a client that sends no more is answered."""
         self._is_last = False
         """Whether the head that is to come is the last one."""
         self._ended = False
@@ -129,7 +148,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type] # its own type is narrower than asyncio's
         self.flow: _Flow = _Flow(self.transport)
-        self._outward = Outward(self.transport, self.loop)
+        self._outward = Outward(self.transport, self.loop, self._all.unread)
         self._await_head()
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's own never stays, as asyncio lets it
@@ -138,7 +157,22 @@ class BoundedProtocol(HttpToolsProtocol):
             return False
         if not self._ended:
             self._end()
+        self._await_sign_of_life()
         return True
+
+    def _await_sign_of_life(self) -> None:
+        if self._gone_timer is None and (self._is_answering() or self.pipeline):
+            self._gone_timer = self.loop.call_later(LOOK_SECONDS, self._look_whether_gone)
+
+    def _look_whether_gone(self) -> None:
+        """A client that is gone looks like one that only sends no more, until its system refuses what it is sent."""
+        self._gone_timer = None
+        if has_failed(self.transport):
+            self._outward.cut()
+            return
+        if self._running is not None and self._is_answering() and is_safe(self._running):
+            self._outward.send_start()
+        self._await_sign_of_life()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._held:
@@ -147,8 +181,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._take_no_more()
         self._unset_keepalive_if_required()
         self._outward.lost()
+        if self._gone_timer is not None:
+            self._gone_timer.cancel()
+            self._gone_timer = None
         if self._running is not None:
             self._disconnect(self._running)
+            if self._task is not None and self._is_answering() and is_safe(self._running):
+                self._task.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -211,7 +250,7 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            self.refuse(fault_of_parser(error))
+            self.refuse(_SAID_OF.get(str(error), _UNREADABLE))
             return
         if self._in_head and self._around > MAX_HEAD_BYTES:
             self.refuse(_LONG_HEAD)
@@ -269,9 +308,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > MAX_HEAD_BYTES:
             self.refuse(_LONG_HEAD)
             return
-        fault = fault_of(self.parser.get_http_version(), self.url, self.headers)
-        if fault is not None:
-            self.refuse(fault)
+        try:
+            check_head(self.parser.get_http_version(), self.headers)
+            self.url = origin_form(self.url, self.headers)
+        except Refusal as refusal:
+            self._outward.is_quiet = False  # a body may come
+            self.refuse(refusal)
             return
         self._is_upgrade = self.parser.should_upgrade()
         if not self._is_upgrade:
@@ -353,7 +395,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._running = held[0]
             self._outward.begin_answer()
             held[0].waiting_for_100_continue = False  # it was told, or needed not be
-            super()._start_asgi_task(*held)
+            self._task = self.loop.create_task(held[0].run_asgi(ending_with_client(*held)))
+            self._task.add_done_callback(self.tasks.discard)
+            self.tasks.add(self._task)
 
     def _is_answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
@@ -450,22 +494,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self._is_last = True  # it is the next thing that is owed
         elif self._in_body and self._is_answered():
             self._end()  # he still sends, and shall read it
+        elif not self._is_answering() and not self.pipeline and not self._held:
+            self._outward.close_now()
         else:
             super().shutdown()
-            if self.transport.is_closing():
-                self._outward.watch_reader()
 
     def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self._outward.watch_reader()
+        self._outward.close_now()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._outward.watch_reader()
+        self._outward.pause()
 
     def resume_writing(self) -> None:
-        super().resume_writing()
-        self._outward.was_read()
+        self._outward.resume()
+        if not self._outward.is_paused:
+            super().resume_writing()
 
 
 def _forget(cycle: RequestResponseCycle) -> None:

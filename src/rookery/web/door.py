@@ -1,5 +1,6 @@
 """What happens to every request before and after its handler: identity, limits, headers and one line in the log."""
 
+import asyncio
 import re
 import time
 from collections.abc import Iterable
@@ -36,6 +37,8 @@ _REFUSED = frozenset({401, 403, 429})
 """Statuses whose log lines name the client's address, so that it can be banned (deploy/fail2ban)."""
 MAX_AT_ONCE = 2_048
 """Requests under way. More are refused at once, which is kinder than to answer all of them late."""
+CLIENT_GONE = 499
+"""The status, in the log and the metrics, of a request that was not answered as its client had gone."""
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -97,10 +100,15 @@ class Door:
     async def _answer(self, visit: "_Visit", receive: Receive, peer: str) -> None:
         try:
             await self._admit(visit, peer)
+            if not visit.is_canonical:
+                raise Refusal(404)
             await self._app(visit.scope, _receiving(receive), visit.send)
         except Failure as failure:
             note_code(visit.scope, failure.code)
             await send_problem(visit.send, failure)
+        except asyncio.CancelledError:
+            visit.status = visit.status or CLIENT_GONE
+            raise
         except Exception:
             if visit.status:
                 raise  # the answer has begun; the server closes the connection
@@ -126,11 +134,9 @@ class Door:
                 caller = await self._authenticate(headers[b"authorization"])
             except Failure as failure:
                 refused = failure
-        if options.rate_limits and scope["path"] not in _UNLIMITED:
+        if options.rate_limits and not visit.is_unlimited:
             visit.allowance = self._count(options.rate_limits, caller, address)
             visit.allowance.require()
-        if not is_canonical(scope["raw_path"]):
-            raise Refusal(404)
         check_origin(visit.method, headers, options.cors_origins)
         if refused:
             caller = await self._deleted(visit, refused)
@@ -146,7 +152,7 @@ class Door:
         Raises:
             Unavailable: `busy`.
         """
-        if self._under_way >= MAX_AT_ONCE and visit.scope["path"] not in _UNLIMITED:
+        if self._under_way >= MAX_AT_ONCE and not visit.is_unlimited:
             raise Unavailable("busy", "Too many requests are under way; try again in a moment.")
         self._under_way += 1
         visit.is_under_way = True
@@ -192,7 +198,8 @@ class _Visit:
         self.method: str = scope["method"]
         # HEAD is answered as GET is, without the body. The server outside goes by its own scope, so this is a copy.
         self.scope: Any = {**scope, "method": "GET"} if self.method == "HEAD" else scope
-        self.scope["path"] = "/" + "/".join(part for part in scope["path"].split("/") if part)  # as it is routed
+        self.is_canonical = is_canonical(scope["raw_path"])
+        """Whether the path may be routed."""
         self._send = send
         self._options = options
         self._began = time.perf_counter()
@@ -205,6 +212,11 @@ class _Visit:
         """The client's address, once it is known."""
         self.is_under_way = False
         self.status = 0
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether it is for those who watch the server."""
+        return self.scope["path"] in _UNLIMITED and self.is_canonical
 
     async def send(self, message: Message) -> None:
         """Pass an answer on, with the headers that all have."""

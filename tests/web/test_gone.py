@@ -1,0 +1,99 @@
+"""Clients that go while they are answered: what reads for them ends, and what writes goes on. On real sockets."""
+
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from tests.web.listening import CLOSE, GET, Server
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+
+
+async def until_asked(server: Server, many: int = 1) -> None:
+    async with asyncio.timeout(10):
+        while len(server.asked) < many:
+            await asyncio.sleep(0.001)
+
+
+async def until_closed(server: Server) -> None:
+    async with asyncio.timeout(10):
+        while server.server.server_state.connections:
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("is_reset", [True, False], ids=["reset", "closed"])
+async def test_what_reads_for_a_client_that_is_gone_is_given_up(
+    server: Server, version: bytes, method: bytes, is_reset: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.gate.clear()
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(GET.replace(b"GET", method).replace(b"1.1", version))
+        await until_asked(server)
+        if is_reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await until_closed(server)
+    async with asyncio.timeout(10):
+        while server.server.server_state.tasks:
+            await asyncio.sleep(0.001)
+    assert server.cancelled == [method.decode()]
+    assert not caplog.records
+
+
+async def test_what_waits_behind_it_is_not_begun(server: Server) -> None:
+    server.gate.clear()
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(GET)
+        await until_asked(server)
+    await until_closed(server)
+    assert len(server.asked) == 1
+
+
+async def test_what_writes_is_never_given_up(server: Server) -> None:
+    server.gate.clear()
+    for is_reset in (True, False):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(POST)
+            await until_asked(server, 2 - is_reset)
+            if is_reset:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await asyncio.sleep(0.2)  # time in which a read is given up
+    assert len(server.server.server_state.tasks) == 2
+    server.gate.set()
+    async with asyncio.timeout(10):
+        while server.server.server_state.tasks:
+            await asyncio.sleep(0.001)
+    assert server.cancelled == []
+
+
+@pytest.mark.parametrize("path", [b"/", b"/some", b"/big"])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+async def test_a_client_that_only_sends_no_more_gets_its_answer(server: Server, method: bytes, path: bytes) -> None:
+    """Its first bytes come early; then all is as it is for any other."""
+    asked = CLOSE.replace(b"GET /", method + b" " + path)
+    plain = await server.send(asked)
+    server.gate.clear()
+    reader, writer = await server.connect()
+    writer.write(asked)
+    writer.write_eof()
+    await until_asked(server, 2)
+    start = await asyncio.wait_for(reader.readexactly(9), 10)
+    server.gate.set()
+    assert start + await asyncio.wait_for(reader.read(), 20) == plain
+    writer.close()
+    assert server.cancelled == []
+
+
+async def test_pipelined_requests_of_one_that_sends_no_more_are_answered(server: Server) -> None:
+    server.gate.clear()
+    reader, writer = await server.connect()
+    writer.write(GET + GET)
+    await until_asked(server)
+    server.gate.set()
+    writer.write(POST)
+    writer.write_eof()
+    assert (await asyncio.wait_for(reader.read(), 10)).count(b"HTTP/1.1 200 OK") == 3
+    writer.close()
