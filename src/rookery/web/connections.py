@@ -263,7 +263,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
                 if self.parser.get_method() == b"CONNECT":
-                    self.refuse(UNREADABLE)
+                    self.refuse(_UNREADABLE)
                 if self._ended:
                     return
                 data = self._without_offer() + data[offer.args[0] :]
@@ -317,19 +317,10 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._is_upgrade = self.parser.should_upgrade()
         if not self._is_upgrade:
-            self._take_authority()
             super().on_headers_complete()
             self.cycle.keep_alive &= not self._is_last
             self.cycle.transport = cast("asyncio.Transport", self._outward)
             self._in_body = True
-
-    def _take_authority(self) -> None:
-        """Let the host of a target in absolute form stand for the Host header (RFC 9112, 3.2.2)."""
-        authority = authority_of(self.url)
-        if authority is not None:
-            rest = self.url.partition(b"//")[2][len(authority) :]
-            self.url = rest if rest.startswith(b"/") else b"/" + rest
-            self.headers[:] = [item for item in self.headers if item[0] != b"host"] + [(b"host", authority)]
 
     def on_body(self, body: bytes) -> None:
         self._around -= len(body)
