@@ -451,7 +451,8 @@ def web_options(settings: Settings) -> WebOptions:
         rate_limits=limits if settings.rate_limit == "on" else None,
         cors_origins=frozenset(settings.cors_origins),
         allowed_hosts=frozenset(
-            f"[{host}]" if ":" in host else host for host in (*settings.allowed_hosts, settings.host)
+            f"[{host}]" if ":" in host else host.lower().removesuffix(".")
+            for host in (*settings.allowed_hosts, settings.host)
         ),
         trusted_proxies=tuple(settings.trusted_proxies),
     )

@@ -306,7 +306,7 @@ async def test_who_hangs_up_in_the_middle_of_a_body_is_no_crash(town: Town, capl
         "root_path": "",
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
-        "headers": [(b"content-type", b"application/json"), (b"host", b"x")],
+        "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
     }
     await town.site.app(scope, receive, send)
     assert sent[0]["status"] == 400

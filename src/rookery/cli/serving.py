@@ -22,7 +22,7 @@ from rookery.domain.errors import Unavailable
 from rookery.web import logs
 from rookery.web.counters import Counters
 from rookery.web.logserver import LogServer
-from rookery.wiring import Sharing, open_rookery, unfinished_beside
+from rookery.wiring import Sharing, open_rookery, unfinished_beside, web_options
 
 _BACKLOG = 2_048
 
@@ -150,11 +150,16 @@ def _require_closed(settings: Settings, listener: socket.socket) -> None:
 
 
 def _greet(settings: Settings, listener: socket.socket) -> None:
+    from rookery.web.origins import describe_hosts  # long to import, as `serve` says
+
     address, port, *_ = listener.getsockname()
     name = address if systemd.keeps_socket() else settings.host
     host = f"[{name}]" if ":" in name else name
     url = f"http://{host}:{port}"
     tell(f"Rookery {__version__} listens on {url} with its data in {settings.data}")
+    options = web_options(settings)
+    by_proxies = bool(options.trusted_proxies) and not options.open_mode
+    tell(describe_hosts(options.allowed_hosts, by_proxies=by_proxies))
     if settings.auth == "open":
         tell(f"Try first:  curl -d user_name=ada -d 'body=Hello, world' {url}/tweet")
     else:

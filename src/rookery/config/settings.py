@@ -257,7 +257,11 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting("cors_origins", ORIGINS, "", "Sites whose pages may call the API.")
     trusted_proxies: tuple[Network, ...] = _setting("trusted_proxies", NETWORKS, "", "Whose forwarded headers count.")
     allowed_hosts: tuple[str, ...] = _setting(
-        "allowed_hosts", HOSTS, "", "Names to answer to with auth = open, besides host and loopback names."
+        "allowed_hosts",
+        HOSTS,
+        "",
+        "Host names to answer to, besides host, localhost and IP addresses. Others are refused (421), but for those "
+        "that a trusted proxy passes on where auth = token.",
     )
 
     max_followees: int = _setting("max_followees", whole(1), "50000", "How many others a user may follow.")

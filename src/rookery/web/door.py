@@ -124,11 +124,12 @@ class Door:
         self._begin(visit)
         options, headers, scope = self._options, visit.headers, visit.scope
         visit.client = self._addresses.client(peer, headers)
+        if options.open_mode or not self._addresses.trusts(peer):  # else the proxy answers for the name
+            check_host(headers, options.allowed_hosts)
         address = limited_as(visit.client)
         caller, refused = NOBODY, None
         if options.open_mode:
             caller = ANYONE
-            check_host(headers, options.allowed_hosts)
         elif b"authorization" in headers:
             try:
                 caller = await self._authenticate(headers[b"authorization"])

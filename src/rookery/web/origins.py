@@ -6,11 +6,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from urllib.parse import urlsplit
 
 from rookery.domain.errors import Forbidden
+from rookery.web.problems import Refusal
 
 _log = logging.getLogger(__name__)
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+LOOPBACK_NAME = "localhost"
+"""The name that browsers take for this machine without asking DNS."""
 _PORT_DIGITS = 5
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MOST_NAME_BYTES = 512
@@ -66,15 +68,47 @@ def _has_port(host: str) -> bool:
 
 
 def check_host(headers: Mapping[bytes, bytes], allowed: frozenset[str]) -> None:
-    """In open mode, refuse host names that are not ours: a foreign name may have been pointed here (DNS rebinding).
+    """Refuse a host name that is not this server's: an attacker may have pointed a name of theirs here (DNS rebinding).
+
+    A browser sends the name that the page was loaded by. Nobody can point an IP address elsewhere, and no browser
+    leaves `Host` out, so requests with an IP address or without `Host` pass. The port is ignored.
+
+    Args:
+        headers: of the request, by lower-case name.
+        allowed: names in lower case, without port and final dot, besides `localhost`.
 
     Raises:
-        Forbidden: `unknown_host`.
+        Refusal: 421 `unknown_host`.
     """
-    host = headers.get(b"host", b"").decode("latin-1").lower()
-    name = host.rpartition(":")[0] if _has_port(host) else host
-    if name not in _LOOPBACK_NAMES and name not in allowed:
-        raise Forbidden("unknown_host", "This server does not answer to this host name.")
+    given = headers.get(b"host")
+    if given is None:
+        return
+    host = given[: _MOST_NAME_BYTES + 1].decode("latin-1").lower()
+    name = host.rpartition(":")[0] if _has_port(host) else host.removesuffix(":")
+    name = name.removesuffix(".")
+    if len(host) > _MOST_NAME_BYTES or not (name == LOOPBACK_NAME or name in allowed or _is_address(name)):
+        raise Refusal(421)
+
+
+def _is_address(name: str) -> bool:
+    """Whether a host is an IP address as a URL has it: of IPv6 in brackets."""
+    if name.startswith("[") and name.endswith("]"):
+        return ":" in name and _address(name[1:-1]) is not None
+    return ":" not in name and _address(name) is not None
+
+
+def describe_hosts(allowed: frozenset[str], *, by_proxies: bool) -> str:
+    """The hosts that a server answers to, as a sentence for its start.
+
+    Args:
+        allowed: as of `check_host`.
+        by_proxies: whether a trusted proxy may pass on any name.
+    """
+    others = sorted(name for name in allowed - {LOOPBACK_NAME} if not _is_address(name))
+    names = [LOOPBACK_NAME, "any IP address", *others]
+    if by_proxies:
+        names.append("any name that a trusted proxy passes on")
+    return f"Answers to {', '.join(names)} (setting allowed_hosts)"
 
 
 class Addresses:

@@ -35,6 +35,10 @@ _FRAMEWORK = {
     405: ("method_not_allowed", "This path does not take this method."),
     408: ("slow_body", "The body did not arrive in time."),
     413: ("too_large", "A body has at most 64 KiB."),
+    421: (
+        "unknown_host",
+        "This server does not answer to this host name; the setting allowed_hosts lists the names that it answers to.",
+    ),
     431: ("head_too_large", "Request line and headers have at most 32 KiB, in 128 headers."),
     415: ("unsupported_media_type", "A body is application/json or application/x-www-form-urlencoded."),
 }
