@@ -30,7 +30,8 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,64}")
 _EXPOSED = b"Link, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id"
 _HANDLE = re.compile(NAME_PATTERN)
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
-_UNLIMITED = frozenset({"/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"})
+_HEALTH_CHECKS = frozenset({"/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"})
+"""Paths without a limit, which therefore look at no token either: each look may ask the store."""
 _ITS_OWN_DELETION = frozenset({("DELETE", "/user"), ("DELETE", "/api/v1/user")})
 """Where a token that was deleted with its user is heard once more."""
 _REFUSED = frozenset({401, 403, 429})
@@ -130,12 +131,12 @@ class Door:
         caller, refused = NOBODY, None
         if options.open_mode:
             caller = ANYONE
-        elif b"authorization" in headers:
+        elif b"authorization" in headers and not visit.is_health_check:
             try:
                 caller = await self._authenticate(headers[b"authorization"])
             except Failure as failure:
                 refused = failure
-        if options.rate_limits and not visit.is_unlimited:
+        if options.rate_limits and not visit.is_health_check:
             visit.allowance = self._count(options.rate_limits, caller, address)
             visit.allowance.require()
         check_origin(visit.method, headers, options.cors_origins)
@@ -153,7 +154,7 @@ class Door:
         Raises:
             Unavailable: `busy`.
         """
-        if self._under_way >= MAX_AT_ONCE and not visit.is_unlimited:
+        if self._under_way >= MAX_AT_ONCE and not visit.is_health_check:
             raise Unavailable("busy", "Too many requests are under way; try again in a moment.")
         self._under_way += 1
         visit.is_under_way = True
@@ -215,9 +216,9 @@ class _Visit:
         self.status = 0
 
     @property
-    def is_unlimited(self) -> bool:
+    def is_health_check(self) -> bool:
         """Whether it is for those who watch the server."""
-        return self.scope["path"] in _UNLIMITED and self.is_canonical
+        return self.scope["path"] in _HEALTH_CHECKS and self.is_canonical
 
     async def send(self, message: Message) -> None:
         """Pass an answer on, with the headers that all have."""
