@@ -120,11 +120,18 @@ class Held:
         for _ in range(1 + REPEATS):
             self.holds.reset()
             status, _, _ = self.send(ask, source)
+            self._wait_for_callbacks()
             assert status < 500 or status == 503, (ask.name, status)
             costs.append(self.holds.longest)
             if costs[-1] <= LIMIT_SECONDS:
                 break
         return min(costs)
+
+    def _wait_for_callbacks(self) -> None:
+        """An answer is there before the callback that wrote it has ended."""
+        is_next = threading.Event()
+        self._loop.call_soon_threadsafe(is_next.set)
+        assert is_next.wait(_ANSWER_SECONDS)
 
     def send(self, ask: Ask, source: str = "127.0.0.1") -> tuple[int, bytes, bytes]:
         """Status, head and body of an answer, on a connection that is kept if the server keeps it."""

@@ -228,7 +228,8 @@ def _usual(
     if method in ("GET", "HEAD") and not required and "user_id" in queries_of(operation):
         required = ["user_id"]
     target = filled(path) + ("?" + "&".join(f"{name}={EXAMPLES[name]}" for name in required) if required else "")
-    _, needed = fields_of(operation)
+    fields, required_fields = fields_of(operation)
+    needed = required_fields or fields[:1]
     if not needed or method == "DELETE" or path.endswith("/token"):  # the last would hash a password each time
         return target.encode(), dict(auth), b""
     body = json.dumps({name: EXAMPLES[name] for name in needed}).encode()
