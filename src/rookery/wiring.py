@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from rookery.adapters.redis import RedisStore
 
 DATABASE = "rookery.db"
+_VOUCHED_SECONDS = 1.0
+"""How long a server's start waits until the counts of a ranking elsewhere are known to be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ async def open_backends(
         if not filling:
             await require_finished(store)
         keeper = await _open_cache(settings, store, clock, stack)
-        ranking = SqliteRanking(database()) if in_file[1] else _open_ranking(settings, clock, stack)
+        ranking = SqliteRanking(database()) if in_file[1] else _open_ranking(settings, sharing, clock, stack)
         yield Backends(
             store,
             keeper,
@@ -311,11 +313,16 @@ def unfinished_beside(settings: Settings) -> Sequence[Path]:
     return all_fresh_beside(settings.data / DATABASE) if settings.store == "sqlite" else ()
 
 
-def _open_ranking(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Ranking:
+def _open_ranking(settings: Settings, sharing: Sharing, clock: Clock, stack: AsyncExitStack) -> Ranking:
     from rookery.adapters.redis import RedisRanking
 
     access = _redis_access(settings, "ranking", settings.ranking_servers)
-    ranking = RedisRanking(access, clock, prefix=settings.ranking_keyspace)
+    ranking = RedisRanking(
+        access,
+        clock,
+        prefix=settings.ranking_keyspace,
+        vouched=sharing is Sharing.SERVERS,  # commands show no counts, and have nobody who vouches
+    )
     stack.push_async_callback(ranking.close)
     return ranking
 
@@ -399,6 +406,9 @@ async def open_server(settings: Settings, counters: Counters | None = None) -> A
     from rookery.web.app import create_app  # as long to import as all else together, and only for servers
 
     async with _open_tracer(settings) as tracer, open_rookery(settings, Sharing.SERVERS, tracer) as rookery:
+        with suppress(TimeoutError):  # else nobody would see a count until the jobs vouch for the ranking
+            async with asyncio.timeout(_VOUCHED_SECONDS):
+                await rookery.chores.telling.tell_again()
         await rookery.chores.timekeeping.begin()
         running = asyncio.create_task(
             rookery.jobs.run(

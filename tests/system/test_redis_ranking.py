@@ -62,9 +62,23 @@ async def counts(http: httpx.AsyncClient, tweets: list[str]) -> list[int | None]
 
 
 async def until_counts(http: httpx.AsyncClient, tweets: list[str], want: list[int]) -> None:
+    """Until the counts are right. Before that they may be unknown, one by one, but never wrong."""
     async with asyncio.timeout(SWEPT_SECONDS):
-        while await counts(http, tweets) != want:
-            await asyncio.sleep(0.1)
+        while (found := await counts(http, tweets)) != want:
+            assert all(count in (None, right) for count, right in zip(found, want, strict=True)), found
+            await expect_no_wrong_top(http, dict(zip(tweets, want, strict=True)))
+            await asyncio.sleep(0.01)
+    await expect_no_wrong_top(http, dict(zip(tweets, want, strict=True)))
+
+
+async def expect_no_wrong_top(http: httpx.AsyncClient, want: dict[str, int]) -> None:
+    """The top list is right, or nobody is told it."""
+    answer = await http.get("/top?limit=100")
+    if answer.status_code == 503:
+        assert answer.json()["code"] == "ranking_unavailable"
+    else:
+        found = [(tweet["id"], tweet["count_retweet"]) for tweet in answer.json()]
+        assert found == sorted(want.items(), key=lambda item: (item[1], item[0]), reverse=True)
 
 
 async def chain(http: httpx.AsyncClient, length: int) -> list[str]:
@@ -96,6 +110,19 @@ async def test_tweets_go_on_without_it_and_what_was_missed_is_counted(http: http
     assert (await http.get("/readyz")).status_code == 200, "without the ranking all else goes on"
     counting.start()
     await until_counts(http, [tweets[0], tweets[2], late, latest], [3, 2, 1, 0])
+
+
+async def test_a_server_that_starts_beside_a_new_run_shows_no_wrong_count(
+    http: httpx.AsyncClient, server: Server, counting: Redis
+) -> None:
+    tweets = await chain(http, 3)
+    sizes = log_sizes(counting)
+    late = [await post(http, tweets[-1]) for _ in range(3)]
+    server.kill()
+    cut_back(counting, sizes)
+    server.start(server.port)
+    async with httpx.AsyncClient(base_url=server.url, timeout=10) as again:
+        await until_counts(again, [*tweets, *late], [5, 4, 3, 0, 0, 0])
 
 
 async def test_a_redis_that_is_full_is_as_one_that_is_away(http: httpx.AsyncClient, counting: Redis) -> None:

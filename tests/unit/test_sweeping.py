@@ -23,6 +23,7 @@ from rookery.ports.store import Store
 from rookery.services import fanout
 from rookery.services.callers import ANYONE
 from rookery.services.sweeping import OVERDUE_MILLIS
+from rookery.services.telling import LATE_MILLIS
 from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
 from tests.clocks import HandClock
@@ -314,6 +315,47 @@ async def test_a_new_run_is_told_once_whoever_was_there_when_it_began(tmp_path: 
         assert ranking.told == 2, "what was told again a moment ago may be lost as well"
         await one.chores.telling.tell_again()
         assert ranking.told == 2, "another process told it"
+    finally:
+        hasher.close()
+        for file in files:
+            await file.close()
+
+
+async def test_what_a_dead_server_owes_the_ranking_is_counted_long_before_it_is_overdue(tmp_path: Path) -> None:
+    clock = HandClock()
+    files = Database(tmp_path / "store.db"), Database(tmp_path / "ranking.db")
+    store, ranking = SqliteStore(files[0], counts=False), Forgetful(files[1])
+    cut = Away(ranking)
+    hasher = Argon2Hasher()
+    try:
+        dead, other = (
+            join(
+                Settings(data=tmp_path, auth="open"),
+                Backends(
+                    store, MemoryCache(1 << 20, clock.monotonic), cast("Ranking", to), clock, apart=True, forgets=True
+                ),
+                hasher,
+            )
+            for to in (cut, ranking)
+        )
+        author = await other.services.accounts.find_or_make(ANYONE, "ada")
+        root = id_of(await other.services.tweets.post(ANYONE, author, Draft("", "root")))
+        await other.promises.flush()
+        await other.chores.telling.tell_again()
+        cut.is_away = True
+        retweet = id_of(await dead.services.tweets.post(ANYONE, author, Draft("", "x", root)))
+        assert await ranking.counts([(root, root)]) == [0]
+        told = 0
+        for _ in range(3):
+            clock.millis += LATE_MILLIS + 1
+            told = ranking.told
+            await other.chores.telling.tell_again()
+            assert await ranking.counts([(root, root)]) == [1]
+        assert ranking.told == told, "once is enough"
+        await other.services.tweets.delete(ANYONE, author, retweet)
+        assert await ranking.counts([(root, root)]) == [0]
+        left = await store.promises(clock.now() + 1_000, b"", 10)
+        assert Work.POST in [promise.work for promise in left], "it is delivered when it is overdue"
     finally:
         hasher.close()
         for file in files:

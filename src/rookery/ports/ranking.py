@@ -98,6 +98,24 @@ class Ranking(Protocol):
         """
         ...
 
+    @property
+    def failures(self) -> int:
+        """How many calls of this process the ranking could not answer; 0 for one that never forgets."""
+        ...
+
+    @property
+    def is_vouched(self) -> bool:
+        """Whether no call failed since `vouch`; True for a ranking that never forgets."""
+        ...
+
+    def vouch(self, run: bytes, failures: int) -> None:
+        """Declare that a run has all that it was to be told, as of the moment when so many calls had failed.
+
+        A ranking that may forget can be opened so that it needs this. Then `counts` and `top` raise `Unavailable`
+        before it, in every other run, and after a call of this process failed: some counts may be behind then.
+        """
+        ...
+
     async def check(self) -> None:
         """Return if it can serve.
 

@@ -155,19 +155,29 @@ redis.register_function{
     function_name = PREFIX .. 'probe', flags = {'no-writes'}, callback = function() return 1 end
 }
 
--- tweets: their counts
-redis.register_function{
-    function_name = PREFIX .. 'counts', flags = {'no-writes'}, callback = function(keys, args)
-        return redis.call('HMGET', generations(keys[1])[1] .. 'c', unpack(args))
-    end
-}
+-- Whether this server is, since its start, in the run that has all that it was to be told. '' asks for no certain run.
+local function is_of(run)
+    if run == '' then return true end
+    local info = redis.call('INFO', 'server') .. redis.call('INFO', 'replication')
+    local own = string.match(info, 'run_id:(%w+)') .. ' ' .. string.match(info, 'master_replid:(%w+)')
+    return string.find(run, own, 1, true) ~= nil
+end
 
--- limit: tweets and counts, those that lead first
-redis.register_function{
-    function_name = PREFIX .. 'top', flags = {'no-writes'}, callback = function(keys, args)
-        return redis.call('ZREVRANGE', generations(keys[1])[1] .. 't', 0, args[1] - 1, 'WITHSCORES')
-    end
-}
+-- A function that reads the generation that is read: its first argument is the run that it must be in.
+local function reads(name, callback)
+    redis.register_function{
+        function_name = PREFIX .. name, flags = {'no-writes'}, callback = function(keys, args)
+            if not is_of(args[1]) then return redis.error_reply('REFUSED behind') end
+            return callback(generations(keys[1])[1], args)
+        end
+    }
+end
+
+-- run, tweets: their counts
+reads('counts', function(g, args) return redis.call('HMGET', g .. 'c', unpack(args, 2)) end)
+
+-- run, limit: tweets and counts, those that lead first
+reads('top', function(g, args) return redis.call('ZREVRANGE', g .. 't', 0, args[2] - 1, 'WITHSCORES') end)
 
 local function is_above(one, other) -- by their bytes, whatever the locale
     for at = 1, 16 do
@@ -177,20 +187,18 @@ local function is_above(one, other) -- by their bytes, whatever the locale
     return false
 end
 
--- limit, count and tweet to go on behind, which may have changed its count or be gone: the same
-redis.register_function{
-    function_name = PREFIX .. 'top_behind', flags = {'no-writes'}, callback = function(keys, args)
-        local top, count, tweet = generations(keys[1])[1] .. 't', args[2], args[3]
-        local first = redis.call('ZCOUNT', top, '(' .. count, '+inf')
-        local low, high = first, first + redis.call('ZCOUNT', top, count, count)
-        while low < high do -- of those with this count the first that is not above the tweet
-            local middle = math.floor((low + high) / 2)
-            local there = redis.call('ZREVRANGE', top, middle, middle)[1]
-            if there == tweet or is_above(there, tweet) then low = middle + 1 else high = middle end
-        end
-        return redis.call('ZREVRANGE', top, low, low + args[1] - 1, 'WITHSCORES')
+-- run, limit, count and tweet to go on behind, which may have changed its count or be gone: the same
+reads('top_behind', function(g, args)
+    local top, limit, count, tweet = g .. 't', args[2], args[3], args[4]
+    local first = redis.call('ZCOUNT', top, '(' .. count, '+inf')
+    local low, high = first, first + redis.call('ZCOUNT', top, count, count)
+    while low < high do -- of those with this count the first that is not above the tweet
+        local middle = math.floor((low + high) / 2)
+        local there = redis.call('ZREVRANGE', top, middle, middle)[1]
+        if there == tweet or is_above(there, tweet) then low = middle + 1 else high = middle end
     end
-}
+    return redis.call('ZREVRANGE', top, low, low + limit - 1, 'WITHSCORES')
+end)
 
 -- Recounting: begin (patience in seconds) -> generation, or 0 while another is at it; replay; compare; swap. The time
 -- is
