@@ -232,7 +232,10 @@ class Client:
         count_retweet: int = 0,
         idempotency_key: Key = None,
     ) -> Tweet:
-        """Retweet: a new tweet, and 1 more for every tweet along the chain above it."""
+        """Retweet: a new tweet, and 1 more for every tweet along the chain above it.
+
+        Without title and body it is the one that the user has, if they have one, but in open mode.
+        """
         fields = {"user_name": user_name, "retweet": str(tweet_id), "body": body, "title": title}
         return _read(await self._post("/retweet", fields | {"count_retweet": count_retweet}, idempotency_key), Tweet)
 

@@ -107,6 +107,8 @@ CREATE INDEX user_by_fanout ON user (id) WHERE fanout != 0;
 CREATE INDEX token_by_user ON token (user);
 CREATE INDEX follow_by_followee ON follow (followee, follower);
 CREATE INDEX unfollow_by_time ON unfollow (at);
+CREATE INDEX tweet_bare ON tweet (author, retweet)
+    WHERE retweet IS NOT NULL AND title = '' AND body = '' AND initial = 0 AND NOT deleted;
 CREATE INDEX tweet_by_author ON tweet (author, id) WHERE NOT deleted;
 CREATE INDEX ranking_top ON ranking (count, tweet) WHERE live AND NOT hidden AND count > 0;
 CREATE INDEX ranking_rest ON ranking (tweet) WHERE live AND NOT hidden AND count = 0;

@@ -36,6 +36,10 @@ async def test_a_user_lives_a_whole_life_through_it(visitor: Client) -> None:
     assert (await visitor.tweet(tweet.id)).count_retweet == 1
     assert [each.id async for each in visitor.chain(retweet.id)] == [retweet.id, tweet.id]
     assert (await visitor.top(1))[0].id == tweet.id
+    bare = await bob.retweet(bob_name, second.id)
+    assert await bob.retweet(bob_name, second.id) == bare
+    assert (await visitor.tweet(second.id)).count_retweet == 1
+    await bob.delete_tweet(f"@{bob_name}", bare.id)
     assert [each.name async for each in visitor.followees(f"@{bob_name}")] == [ada_name]
     assert [each.name async for each in visitor.followers(made.user_id)] == [bob_name]
 

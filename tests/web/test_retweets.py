@@ -37,7 +37,7 @@ async def test_a_retweet_may_have_an_empty_body(site: Site) -> None:
     ada = await site.register("ada")
     tweet = await ada.posts("hello")
     assert (await ada.retweets(tweet, ""))["body"] == ""
-    asked = {"user_name": "ada", "retweet": tweet["id"].upper()}
+    asked = {"user_name": "ada", "retweet": (await ada.posts("other"))["id"].upper()}
     assert done(await site.post("/retweet", ada, data=asked), 201)["body"] == ""
     response = await site.post("/retweet", ada, json={**asked, "body": "x" * 281})
     refused(response, 422, "body_too_long")
@@ -51,12 +51,78 @@ async def test_a_retweet_adds_1_to_every_tweet_along_the_chain(site: Site) -> No
     assert await counts(site, root, first, second, third) == [4, 3, 1, 0]
 
 
-async def test_one_who_retweets_twice_is_counted_twice(site: Site) -> None:
+async def test_one_who_retweets_twice_is_counted_once(site: Site) -> None:
     ada, bob = await site.register_all("ada", "bob")
     tweet = await ada.posts("x")
-    for _ in range(2):
-        await bob.retweets(tweet)
+    first = await bob.retweets(tweet)
+    await ada.retweets(first)
+    for more in ({}, {"body": ""}, {"body": "", "title": ""}):
+        asked = {"user_name": "bob", "retweet": tweet["id"], **more}
+        assert done(await site.post("/retweet", bob, json=asked), 200) == first, "the first one's answer"
     assert await site.count(tweet) == 2
+    assert listed(await site.get("/tweet/@bob")) == [await site.tweet(first["id"])]
+    assert await site.count(first) == 1
+
+
+async def test_a_quote_is_always_new(site: Site) -> None:
+    ada = await site.register("ada")
+    tweet = await ada.posts("x")
+    await ada.retweets(tweet)
+    for more in ({"body": "look"}, {"body": "look"}, {"title": "T"}, {"title": "T"}):
+        asked = {"body": "", **more}
+        await ada.retweets(tweet, **asked)
+    assert await site.count(tweet) == 5
+
+
+async def test_after_its_delete_a_retweet_can_be_made_again(site: Site) -> None:
+    ada, bob = await site.register_all("ada", "bob")
+    tweet = await ada.posts("x")
+    first = await bob.retweets(tweet)
+    await bob.deletes(first)
+    assert await site.count(tweet) == 0
+    second = await bob.retweets(tweet)
+    assert second["id"] != first["id"]
+    assert await site.count(tweet) == 1
+
+
+async def test_nobody_fills_the_top_with_retweets_of_one_tweet(site: Site) -> None:
+    ada, bob = await site.register_all("ada", "bob")
+    own = await ada.posts("mine")
+    others = [await bob.posts(str(number)) for number in range(10)]
+    asked = {"user_name": "ada", "retweet": own["id"]}
+    answers = await asyncio.gather(*(site.post("/retweet", ada, json=asked) for _ in range(111)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 110 + [201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    top = listed(await site.get("/top", params={"limit": 100}))
+    assert (top[0]["id"], top[0]["count_retweet"], len(top)) == (own["id"], 1, len(others) + 2)
+
+
+async def test_a_key_is_answered_alike_whichever_it_got(site: Site) -> None:
+    ada = await site.register("ada")
+    tweet = await ada.posts("x")
+    asked = {"user_name": "ada", "retweet": tweet["id"]}
+
+    async def ask(key: str) -> tuple[int, str]:
+        answer = await site.post("/retweet", ada, json=asked, headers={"Idempotency-Key": key})
+        return answer.status_code, answer.json()["id"]
+
+    first = await ask("one")
+    second = await ask("two")
+    assert (first[0], second) == (201, (200, first[1]))
+    assert [await ask(key) for key in ("one", "two", "one")] == [first, second, first]
+    await ada.deletes({"id": first[1]})
+    assert [await ask(key) for key in ("one", "two")] == [first, second]
+    third = await ask("three")
+    assert third[0] == 201
+    assert third[1] != first[1]
+
+
+async def test_in_open_mode_every_retweet_counts(open_mode: Site) -> None:
+    asked = {"user_name": "bob", "body": "x"}
+    tweet = done(await open_mode.post("/tweet", json=asked), 201)
+    for _ in range(3):
+        done(await open_mode.post("/retweet", json={"user_name": "bob", "retweet": tweet["id"]}), 201)
+    assert await open_mode.count(tweet) == 3
 
 
 async def test_retweets_at_once_are_all_counted(site: Site) -> None:
@@ -96,7 +162,7 @@ async def test_counts_are_right_after_any_retweets_and_deletes(site: Site) -> No
             continue
         starts = chance.choice([0, 0, 5])
         if alive and chance.random() < 0.8:
-            made = await root.retweets(chance.choice(alive), count_retweet=starts)
+            made = await root.retweets(chance.choice(alive), f"retweet {len(tweets)}", count_retweet=starts)
         else:
             made = await root.posts("x", count_retweet=starts)
         tweets.append(made)

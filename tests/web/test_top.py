@@ -1,5 +1,8 @@
 """The tweets with the greatest `count_retweet`."""
 
+import asyncio
+from uuid import UUID
+
 from tests.web.site import Site, bodies, found, listed
 
 
@@ -39,13 +42,38 @@ async def test_the_top_is_full_though_its_leaders_authors_are_deleted(site: Site
     kept = [await ada.posts(str(number)) for number in range(12)][::-1]
     for _ in range(25):
         await bob.posts("his")
-    for _ in range(3):
-        await bob.retweets(tweet)
+    for number in range(3):
+        await bob.retweets(tweet, str(number))
     await bob.leaves()
     top = listed(await site.get("/top"))
     assert [item["id"] for item in top if item["user_id"] == bob.id] == []
     assert len(top) == 10
     assert {item["id"] for item in top} <= {tweet["id"], *(item["id"] for item in kept)}
+
+
+async def test_the_top_is_of_one_moment(site: Site) -> None:
+    """It is in the order of the counts that it shows, and holds every tweet, while all of them are retweeted."""
+    root = await site.add_admin()
+    tweets = [await root.posts(str(number), count_retweet=5 * (number % 2)) for number in range(8)]
+    retweeting = True
+
+    async def retweet(at: int) -> None:
+        number = at
+        while retweeting:
+            await root.retweets(tweets[number % len(tweets)], "again")
+            number += 3
+
+    workers = [asyncio.create_task(retweet(at)) for at in range(4)]
+    try:
+        for _ in range(60):
+            top = listed(await site.get("/top", params={"limit": 100}))
+            order = [(tweet["count_retweet"], UUID(tweet["id"]).bytes) for tweet in top]
+            assert order == sorted(order, reverse=True)
+            if len(top) < 100:
+                assert {tweet["id"] for tweet in top} >= {tweet["id"] for tweet in tweets}
+    finally:
+        retweeting = False
+        await asyncio.gather(*workers)
 
 
 async def test_without_tweets_the_top_is_empty(site: Site) -> None:

@@ -29,6 +29,11 @@ class TweetRecord(Struct, frozen=True):
     deleted: bool = False
 
 
+def is_bare(tweet: TweetRecord) -> bool:
+    """Whether a tweet is a retweet that adds nothing: no title, no text, and no count to start from."""
+    return tweet.retweet is not None and not (tweet.title or tweet.body or tweet.initial)
+
+
 def chained(tweet: TweetRecord, root: TweetId | None, depth: int, most_depth: int | None) -> TweetRecord:
     """A retweet in its place: in the chain of the tweet it retweets, which has this root and depth, one below it.
 

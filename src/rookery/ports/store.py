@@ -47,6 +47,8 @@ class Written:
     """The ranking is not told yet: it lives elsewhere than the store."""
     repeated: bool = False
     """Nothing changed, because it had happened before."""
+    had: bool = False
+    """By `add_tweet`: the author had this retweet already, and another was not made."""
     promise: Promise | None = None
     """The one for this tweet that was put on the list by this write: by `add_tweet` and `purge_user`."""
 
@@ -255,9 +257,19 @@ class Store(Protocol):
     # --- tweets ------------------------------------------------------------------------------------------------------
 
     async def add_tweet(
-        self, tweet: TweetRecord, most_depth: int, once: Once | None = None, promise: Promise | None = None
+        self,
+        tweet: TweetRecord,
+        most_depth: int,
+        once: Once | None = None,
+        promise: Promise | None = None,
+        *,
+        single: bool = False,
     ) -> Written:
         """Write a tweet. Its root and depth are set here, from the tweet it retweets.
+
+        With `single`, a bare retweet (`is_bare`) of a tweet of which the author has a live one, written so or restored,
+        changes nothing: theirs is returned, and belongs to the key from then on. Of many at once all get the same one.
+        One that was written without `single` may be taken for it or not.
 
         Raises:
             NotFound: `unknown_tweet` or `deleted_tweet` for the one that is to be retweeted, `unknown_user`.

@@ -9,7 +9,7 @@ import msgspec
 from rookery.domain.cursors import Page, foreign_cursor, read_cursor, write_cursor
 from rookery.domain.errors import BrokenRule, Forbidden, Unavailable, deleted_tweet, unknown_tweet
 from rookery.domain.idempotency import Once
-from rookery.domain.ids import ID_BYTES, TweetId
+from rookery.domain.ids import ID_BYTES, TweetId, millis_of
 from rookery.domain.promises import Work
 from rookery.domain.text import clean_body, clean_title
 from rookery.domain.timeline import tweet_of
@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 BY_AUTHOR = "t"
 CHAIN = "c"
 MAX_INITIAL = 10**12
+_PROMISED_MILLIS = 60_000
+"""Age of a tweet whose promise was surely kept, so that it is not delivered again when its author asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,16 @@ class Draft:
     body: str
     retweet: TweetId | None = None
     initial: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A tweet that was asked for."""
+
+    json: bytes
+    """The `Tweet`, as its author was answered first."""
+    had: bool
+    """Whether it is a retweet that they had already, so that nothing was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +79,12 @@ class Tweets:
             Unavailable: `busy`, when too many tweets are on their way to their followers.
         """
         caller.require_self(author.id)
-        return await self._write(author, _checked(caller, draft), once)
+        return (await self._write(caller, author, _checked(caller, draft), once)).json
 
-    async def post_as(self, caller: Caller, name: str, draft: Draft, once: Once | None = None) -> bytes:
+    async def post_as(self, caller: Caller, name: str, draft: Draft, once: Once | None = None) -> Posted:
         """As `post`, by the author's handle. In open mode a user who does not exist is made, if the draft is good.
+
+        Outside open mode a retweet without title and text is made once for each author and tweet, while it is live.
 
         Raises:
             NotFound: `unknown_user`, and as `post`.
@@ -78,9 +92,9 @@ class Tweets:
         checked = _checked(caller, draft)
         author = await self.accounts.find_or_make(caller, name)
         caller.require_self(author.id)
-        return await self._write(author, checked, once)
+        return await self._write(caller, author, checked, once)
 
-    async def _write(self, author: UserRecord, draft: Draft, once: Once | None) -> bytes:
+    async def _write(self, caller: Caller, author: UserRecord, draft: Draft, once: Once | None) -> Posted:
         await self.fanout.admit(author.id)
         delivering = False
         try:
@@ -89,19 +103,25 @@ class Tweets:
                 self.clock.new_tweet_id(), author.id, draft.title, draft.body, draft.retweet, initial=draft.initial
             )
             promise = self.promises.make(Work.POST, tweet.id)
-            written = await self.store.add_tweet(tweet, self.most_depth, once, promise)
+            written = await self.store.add_tweet(tweet, self.most_depth, once, promise, single=not caller.anyone)
             # A repeated write is delivered and counted again: the first attempt may have ended between. Both take it
             # once. It has no promise of its own, as the first one's is on the list or was kept.
-            counted = not written.owes_count or await self._try(self.top.count, written.tweet)
-            delivering = True
-            kept = written.promise if counted else None  # else it stays on the list
-            await self.fanout.deliver(written.tweet.id, author.id, author.fanout, kept)
+            if not (written.had and written.repeated) or self._is_new(written.tweet):
+                counted = not written.owes_count or await self._try(self.top.count, written.tweet)
+                delivering = True
+                kept = written.promise if counted else None  # else it stays on the list
+                await self.fanout.deliver(written.tweet.id, author.id, author.fanout, kept)
         finally:
             if not delivering:
                 self.fanout.withdraw(author.id)
         self.accounts.forget_counts(author.id)
         # The answer is the first one's, also if the tweet was deleted since: the same request had the same text.
-        return await self.showing.show_new(msgspec.structs.replace(tweet, id=written.tweet.id), author.name)
+        answer = await self.showing.show_new(msgspec.structs.replace(tweet, id=written.tweet.id), author.name)
+        return Posted(answer, written.had)
+
+    def _is_new(self, tweet: TweetRecord) -> bool:
+        """Whether a tweet's first writer may have ended before it was delivered, and its promise not be kept yet."""
+        return millis_of(tweet.id) > self.clock.now() - _PROMISED_MILLIS
 
     async def delete(self, caller: Caller, author: UserRecord, tweet: TweetId) -> None:
         """Hide a tweet everywhere at once and take its 1 back along its chain. Doing it twice changes nothing.

@@ -93,6 +93,7 @@ _KEYS = {
     "following": "follower",
     "follower": "followee, shard",
     "tweet_by_author": "author",
+    "bare_retweet": "author, retweet",
     "idempotency": "key",
     "pending": "bucket, shard",
     "counted": "bucket, shard",

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from rookery.adapters.cassandra import follow_rows, tweet_rows, user_rows
+from rookery.adapters.cassandra import follow_rows, retweet_rows, tweet_rows, user_rows
 from rookery.adapters.cassandra.journal import NoUserRows, TweetRows, UserRows
 from rookery.adapters.cassandra.key_rows import Keys, told_of
 from rookery.adapters.cassandra.session import Row, Session
@@ -92,6 +92,7 @@ async def restore(session: Session, copies: Sequence[Copy]) -> None:
     await _restore_follows(session, copies)
     tweets = [copy.tweet for copy in copies if isinstance(copy, TweetCopy)]
     await tweet_rows.write(session, TweetRows([tweet for tweet in tweets if not tweet.deleted]), stamp)
+    await retweet_rows.restore(session, tweets, stamp)
     await session.each([partial(tweet_rows.write_deleted, session, tweet, stamp) for tweet in tweets if tweet.deleted])
     keys = Keys(session)
     await session.each([partial(_restore_key, keys, copy) for copy in copies if isinstance(copy, KeyCopy)])

@@ -68,6 +68,11 @@ _FIRST: Sequence[str] = (
     f"""CREATE TABLE IF NOT EXISTS tweet_by_author (
         author blob, id blob, depth int, PRIMARY KEY ((author), id)
     ) WITH CLUSTERING ORDER BY (id DESC) AND {_READ_AROUND}""",
+    # The bare retweet that an author made of a tweet last, and the timestamp of its rows. It may be deleted by now, or
+    # not be written yet. Written by lightweight transactions only, but for what is restored.
+    f"""CREATE TABLE IF NOT EXISTS bare_retweet (
+        author blob, retweet blob, id blob, stamp bigint, PRIMARY KEY ((author, retweet))
+    ) WITH {_READ_AROUND}""",
     # done alone is not written by lightweight transactions: when all of a write is written it holds its stamp, and what
     # the write told.
     f"""CREATE TABLE IF NOT EXISTS idempotency (

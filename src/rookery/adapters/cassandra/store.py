@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from rookery.adapters.cassandra import copy_rows, epoch_rows, follow_rows, schema, tweet_rows, user_rows
+from rookery.adapters.cassandra import copy_rows, epoch_rows, follow_rows, retweet_rows, schema, tweet_rows, user_rows
 from rookery.adapters.cassandra.journal import (
     Entry,
     FollowRows,
@@ -34,7 +34,7 @@ from rookery.domain.idempotency import KEPT_MILLIS, Once
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.promises import Promise, ToldRun
 from rookery.domain.tallies import Reading
-from rookery.domain.tweets import TweetRecord
+from rookery.domain.tweets import TweetRecord, is_bare
 from rookery.domain.users import FanoutState, UserCounts, UserRecord
 from rookery.ports.clock import Clock
 from rookery.ports.store import Below, Credentials, FanoutChange, Shown, TokenHash, Written, hash_for, new_among
@@ -289,7 +289,13 @@ class CassandraStore:
     # --- tweets ------------------------------------------------------------------------------------------------------
 
     async def add_tweet(
-        self, tweet: TweetRecord, most_depth: int, once: Once | None = None, promise: Promise | None = None
+        self,
+        tweet: TweetRecord,
+        most_depth: int,
+        once: Once | None = None,
+        promise: Promise | None = None,
+        *,
+        single: bool = False,
     ) -> Written:
         session = self._session
         async with self._writing(), self._turns.of(once.key if once else None):
@@ -302,19 +308,31 @@ class CassandraStore:
             else:
                 tweet = await tweet_rows.in_chain(session, tweet, None)
             if claim.told is not None:
-                first = TweetId(claim.made)
-                return Written((await tweet_rows.by_ids(session, [first]))[first], owes_count=True, repeated=True)
-            if promise is not None and promise.subject == tweet.id != claim.made:
-                promise = replace(promise, subject=claim.made)  # the first attempt's tweet it is
-            tweet = msgspec.structs.replace(tweet, id=TweetId(claim.made))
+                return await self._written_before(TweetId(claim.told or claim.made), had=bool(claim.told))
+            given, tweet = tweet.id, msgspec.structs.replace(tweet, id=TweetId(claim.made))
+            stamp, told = claim.stamp, b""
+            if single and is_bare(tweet):
+                claimed = await retweet_rows.claim(session, tweet, stamp)
+                tweet, stamp = msgspec.structs.replace(tweet, id=claimed.id), claimed.stamp
+                told = claimed.id if claimed.id != claim.made else b""
+                if claimed.is_written and told:
+                    await self._keys.done(once, claim, told)
+                    return await self._written_before(claimed.id, had=True)
+            if promise is not None and promise.subject == given != tweet.id:
+                promise = replace(promise, subject=tweet.id)  # the first attempt's tweet it is
             rows = TweetRows([tweet])
-            entry = await self._journal.add(promise, rows, claim.stamp)
-            await tweet_rows.write(session, rows, claim.stamp)
-            await self._keys.done(once, claim)
+            entry = await self._journal.add(promise, rows, stamp)
+            await tweet_rows.write(session, rows, stamp)
+            await self._keys.done(once, claim, told)
         if not await self._looked_behind(tweet.author):
-            return Written(tweet, owes_count=True)  # it is done; a sweep looks in its stead
+            return Written(tweet, owes_count=True, had=bool(told))  # it is done; a sweep looks in its stead
         self._clear(entry)
-        return Written(tweet, owes_count=True, promise=promise)
+        return Written(tweet, owes_count=True, had=bool(told), promise=promise)
+
+    async def _written_before(self, tweet: TweetId, *, had: bool) -> Written:
+        return Written(
+            (await tweet_rows.by_ids(self._session, [tweet]))[tweet], owes_count=True, repeated=True, had=had
+        )
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:
         await self._require_known({tweet.author for tweet in tweets})

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from rookery.adapters.redis.calling import Shard, all_of
-from rookery.adapters.redis.rows import millis, tweet_of, user_of, value_of
+from rookery.adapters.redis.rows import bare_of, millis, tweet_of, user_of, value_of
 from rookery.adapters.redis.shards import Shards
 from rookery.adapters.redis.writing import Operation, Writing
 from rookery.domain.copies import Copy, FollowCopy, KeyCopy, Part, TokenCopy, TweetCopy, UnfollowCopy, UserCopy
@@ -156,7 +156,9 @@ async def put_tweets(shards: Shards, writing: Writing, tweets: Sequence[TweetRec
     groups: defaultdict[Shard, list[Operation]] = defaultdict(list)
     for tweet in tweets:
         shard = shards.of(tweet.author)
-        groups[shard].append(Operation(shard, "put_tweet", (tweet.id, tweet.author, value_of(tweet), 0)))
+        groups[shard].append(
+            Operation(shard, "put_tweet", (tweet.id, tweet.author, value_of(tweet), 0, bare_of(tweet), 0))
+        )
     await _write_all(writing, groups)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rookery.domain.ids import ID_BYTES, TweetId, UserId
 from rookery.domain.promises import Promise, Work
-from rookery.domain.tweets import TweetRecord
+from rookery.domain.tweets import TweetRecord, is_bare
 from rookery.domain.users import FanoutState, UserRecord
 
 LIVE, DELETED = b"l", b"d"
@@ -31,6 +31,11 @@ def value_of(tweet: TweetRecord) -> bytes:
         head += _CHAIN.pack(tweet.retweet, tweet.root)
     title = tweet.title.encode()
     return head + _LENGTH.pack(len(title)) + title + tweet.body.encode()
+
+
+def bare_of(tweet: TweetRecord) -> bytes:
+    """Which tweet a live bare retweet retweets; b"" for all else."""
+    return tweet.retweet if tweet.retweet and is_bare(tweet) and not tweet.deleted else b""
 
 
 def tweet_of(tweet: TweetId, value: bytes) -> TweetRecord:

@@ -273,11 +273,19 @@ end
 
 -- Tweets
 
--- tweet, author, value, whether the author must be live -> whether it is new
+local HAD = 'had' -- what is decided of a bare retweet whose author has one already
+
+-- tweet, author, value, whether the author must be live, tweet that it retweets if it is bare and live or '', whether
+-- the author may have one such only -> whether it is new; or HAD and the one that they have
 function ops.put_tweet(base, args)
-    local key = base .. 'tweet:' .. args[1]
+    local key, bare = base .. 'tweet:' .. args[1], base .. 'bare:' .. args[2]
     if redis.call('EXISTS', key) == 1 then return {'0'} end
     if args[4] == '1' and not is_live(base, args[2]) then return nil, 'unknown_user' end
+    if args[5] ~= '' then
+        local first = redis.call('HGET', bare, args[5])
+        if first and args[6] == '1' then return {HAD, first} end
+        if not first then redis.call('HSET', bare, args[5], args[1]) end
+    end
     redis.call('SET', key, args[3])
     local lives = string.sub(args[3], 1, 1) == 'l'
     redis.call('ZADD', base .. (lives and 'live:' or 'dead:') .. args[2], 0, args[1])
@@ -294,6 +302,10 @@ function ops.delete_tweet(base, args)
     local author, is_root = string.sub(value, 2, 17), string.sub(value, 26, 29) == '\0\0\0\0'
     value = 'd' .. string.sub(value, 2, is_root and 29 or 61) .. '\0\0'
     redis.call('SET', key, value)
+    if not is_root then
+        local bare, retweet = base .. 'bare:' .. author, string.sub(value, 30, 45)
+        if redis.call('HGET', bare, retweet) == args[1] then redis.call('HDEL', bare, retweet) end
+    end
     redis.call('ZREM', base .. 'live:' .. author, args[1])
     redis.call('ZADD', base .. 'dead:' .. author, 0, args[1])
     return {'1', value}
@@ -301,8 +313,9 @@ end
 
 -- Promises and keys
 
--- member of pending
-function ops.promise(base, args)
+-- member of pending; nothing is promised where nothing was made
+function ops.promise(base, args, decided)
+    if decided and decided[1] == HAD then return {} end
     redis.call('ZADD', base .. 'pending', 0, args[1])
 end
 
@@ -322,9 +335,11 @@ local function put_row(base, key, digest, at, rest)
     redis.call('ZADD', base .. 'key_times', 0, at .. key)
 end
 
--- key, digest, time, made, whether what was decided is told too
+-- key, digest, time, made, what was decided and is told too: '1' whether it is new, '2' the tweet that the author had
 function ops.note_key(base, args, decided)
-    local told = args[5] == '1' and (decided[1] == '1' and '\1' or '\0') or ''
+    local told = ''
+    if args[5] == '1' then told = decided[1] == '1' and '\1' or '\0' end
+    if args[5] == '2' and decided[1] == HAD then told = decided[2] end
     local old = redis.call('HGET', base .. 'keys', args[1])
     if old then
         local at, then_ = number_of(string.sub(old, 33, 38)), number_of(args[3])

@@ -16,10 +16,10 @@ import msgspec
 
 from rookery.adapters.redis import copy_rows
 from rookery.adapters.redis.calling import Shard, all_of, open_shards, states_of, warn_of_loss
-from rookery.adapters.redis.rows import depth_of, member_of, millis, promise_of, tweet_of, user_of, value_of
+from rookery.adapters.redis.rows import bare_of, depth_of, member_of, millis, promise_of, tweet_of, user_of, value_of
 from rookery.adapters.redis.servers import Access
 from rookery.adapters.redis.shards import AT_ONCE, Shards, batches
-from rookery.adapters.redis.writing import LIBRARY, Operation, Writing
+from rookery.adapters.redis.writing import HAD, LIBRARY, Operation, Tells, Writing
 from rookery.domain.copies import Copy, Part, Unfinished
 from rookery.domain.errors import Conflict, deleted_tweet, unknown_tweet, unknown_user
 from rookery.domain.idempotency import KEPT_MILLIS, Once
@@ -292,7 +292,7 @@ class RedisStore:
             )
 
         try:
-            outcome = await self._writing.write_once(once, followee, home, plan, tells=True)
+            outcome = await self._writing.write_once(once, followee, home, plan, tells=Tells.WHETHER_NEW)
         except Conflict as error:
             raise Conflict(error.code, f"A user follows at most {most} others.") from None
         return outcome.told == b"\x01" if outcome.told is not None else outcome.decided[0] == b"1"
@@ -338,7 +338,13 @@ class RedisStore:
     # --- tweets ------------------------------------------------------------------------------------------------------
 
     async def add_tweet(
-        self, tweet: TweetRecord, most_depth: int, once: Once | None = None, promise: Promise | None = None
+        self,
+        tweet: TweetRecord,
+        most_depth: int,
+        once: Once | None = None,
+        promise: Promise | None = None,
+        *,
+        single: bool = False,
     ) -> Written:
         async def plan(made: bytes, is_decided: bool) -> Sequence[Operation]:
             nonlocal tweet, promise
@@ -347,13 +353,15 @@ class RedisStore:
             tweet = msgspec.structs.replace(tweet, id=TweetId(made))
             tweet = await self._in_chain(tweet, None if is_decided else most_depth)
             await self._shards.house([(tweet.id, tweet.author)])
-            put = (tweet.id, tweet.author, value_of(tweet), 1)
+            put = (tweet.id, tweet.author, value_of(tweet), 1, bare_of(tweet), int(single))
             return self._promising([Operation(self._shards.of(tweet.author), "put_tweet", put)], promise)
 
-        outcome = await self._writing.write_once(once, tweet.id, self._shards.of(tweet.author), plan)
-        if outcome.told is not None:
-            first = TweetId(outcome.made)
-            return Written((await self.tweets([first]))[first], owes_count=True, repeated=True)
+        home = self._shards.of(tweet.author)
+        outcome = await self._writing.write_once(once, tweet.id, home, plan, tells=Tells.HAD)
+        had = outcome.decided[1] if outcome.decided and outcome.decided[0] == HAD else outcome.told
+        if had is not None:
+            first = TweetId(had or outcome.made)
+            return Written((await self.tweets([first]))[first], owes_count=True, repeated=True, had=bool(had))
         return Written(tweet, owes_count=True, promise=promise)
 
     async def _in_chain(self, tweet: TweetRecord, most_depth: int | None) -> TweetRecord:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from enum import IntEnum
 
 from rookery.adapters.redis.calling import Library, Shard, all_of
 from rookery.adapters.redis.rows import millis
@@ -65,6 +66,20 @@ class Operation:
         return [self.shard.base, self.name, len(self.arguments), *self.arguments]
 
 
+HAD = b"had"
+"""What is decided of a bare retweet whose author has one already; the one that they have follows."""
+
+
+class Tells(IntEnum):
+    """What of a decision is told to whoever asks again with the same key."""
+
+    NOTHING = 0
+    WHETHER_NEW = 1
+    """One byte, 1 if it was."""
+    HAD = 2
+    """The id of the tweet that an author had already; nothing where they had none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a write with an idempotency key."""
@@ -104,12 +119,9 @@ class Writing:
             return (await self._write([first, *then]))[0]
 
     async def write_once(
-        self, once: Once | None, made: bytes, home: Shard, plan: Plan, *, tells: bool = False
+        self, once: Once | None, made: bytes, home: Shard, plan: Plan, *, tells: Tells = Tells.NOTHING
     ) -> Outcome:
-        """The same, but once for a key, where it is `home` that decides.
-
-        With `tells` whether it was decided so is told to whoever asks again, too.
-        """
+        """The same, but once for a key, where it is `home` that decides."""
         async with self.bounded():
             if once is None:
                 return Outcome((await self._write(await plan(made, False)))[0], made)
@@ -120,7 +132,7 @@ class Writing:
                     return await self._write_claimed(once, made, home, plan, tells=tells)
             raise unavailable()
 
-    async def _write_recorded(self, once: Once, made: bytes, plan: Plan, *, tells: bool) -> Outcome:
+    async def _write_recorded(self, once: Once, made: bytes, plan: Plan, *, tells: Tells) -> Outcome:
         """With the key in the same shard as all else, and so in the same step."""
         row = await self.row_of(once)
         if row is None:
@@ -131,7 +143,7 @@ class Writing:
                 return Outcome(decided, made)
         return Outcome([], row[0], row[2])
 
-    async def _write_claimed(self, once: Once, made: bytes, home: Shard, plan: Plan, *, tells: bool) -> Outcome:
+    async def _write_claimed(self, once: Once, made: bytes, home: Shard, plan: Plan, *, tells: Tells) -> Outcome:
         """With the key in a shard of its own: it is claimed first, for an id that whoever asks again makes too."""
         shard = self._shards.of_key(once.key)
         row = (once.key, once.digest, _since(once), millis(once.at), made, self._clock.random(16))
@@ -258,7 +270,7 @@ class Writing:
         if waits is not None:
             raise waits
 
-    def _note(self, once: Once, made: bytes, *, tells: bool) -> Operation:
+    def _note(self, once: Once, made: bytes, *, tells: Tells) -> Operation:
         arguments = (once.key, once.digest, millis(once.at), made, int(tells))
         return Operation(self._shards.of_key(once.key), "note_key", arguments)
 

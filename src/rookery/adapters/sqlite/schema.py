@@ -56,6 +56,8 @@ CREATE TABLE tweet (
     deleted INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tweet_by_author ON tweet (author, id) WHERE NOT deleted;
+CREATE INDEX tweet_bare ON tweet (author, retweet)
+    WHERE retweet IS NOT NULL AND title = '' AND body = '' AND initial = 0 AND NOT deleted;
 
 -- Apart from tweet, as the ranking may stand without a store beside it, and counting must not rewrite texts.
 CREATE TABLE ranking (

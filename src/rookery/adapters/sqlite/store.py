@@ -152,10 +152,16 @@ class SqliteStore:
             return follow_rows.unfollowed_since(sql, user, since)
 
     async def add_tweet(
-        self, tweet: TweetRecord, most_depth: int, once: Once | None = None, promise: Promise | None = None
+        self,
+        tweet: TweetRecord,
+        most_depth: int,
+        once: Once | None = None,
+        promise: Promise | None = None,
+        *,
+        single: bool = False,
     ) -> Written:
         return await self._database.write(
-            lambda sql: tweet_rows.add(sql, tweet, most_depth, once, promise, counts=self._counts)
+            lambda sql: tweet_rows.add(sql, tweet, most_depth, once, promise, counts=self._counts, single=single)
         )
 
     async def add_tweets(self, tweets: Sequence[TweetRecord]) -> Sequence[Written]:

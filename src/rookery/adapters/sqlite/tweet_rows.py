@@ -9,10 +9,10 @@ from rookery.adapters.sqlite import count_rows, key_rows, promise_rows
 from rookery.adapters.sqlite.user_rows import chunks, marks, require_live
 from rookery.domain.errors import deleted_tweet, unknown_tweet
 from rookery.domain.idempotency import Once
-from rookery.domain.ids import ZERO, TweetId, UserId, millis_of
+from rookery.domain.ids import ID_BYTES, ZERO, TweetId, UserId, millis_of
 from rookery.domain.promises import Promise
 from rookery.domain.timeline import entry
-from rookery.domain.tweets import TweetRecord, chained, first_within, link_of
+from rookery.domain.tweets import TweetRecord, chained, first_within, is_bare, link_of
 from rookery.ports.store import Below, Written
 
 _COLUMNS = "id, author, title, body, retweet, root, depth, initial, deleted"
@@ -61,21 +61,37 @@ def add(
     promise: Promise | None,
     *,
     counts: bool,
+    single: bool,
 ) -> Written:
     """See `Store.add_tweet`. With `counts` the ranking in this file is told in the same transaction."""
     if once and (made := key_rows.recall(sql, once)):
-        first = by_ids(sql, [TweetId(made)])[TweetId(made)]
-        return Written(first, owes_count=not counts, repeated=True)
+        had = made[ID_BYTES:]
+        first = TweetId(had or made)
+        return Written(by_ids(sql, [first])[first], owes_count=not counts, repeated=True, had=bool(had))
     require_live(sql, tweet.author)
     if tweet.retweet is not None:
         tweet = _in_chain(sql, tweet, tweet.retweet, most_depth)
     elif tweet.root or tweet.depth:
         tweet = msgspec.structs.replace(tweet, root=None, depth=0)
+    if single and is_bare(tweet) and (first_one := _bare_of(sql, tweet)):
+        if once:
+            key_rows.record(sql, once, tweet.id + first_one.id)  # its own id, which there is not, and what was told
+        return Written(first_one, owes_count=not counts, repeated=True, had=True)
     _insert(sql, tweet)
     promise_rows.add(sql, promise)
     if once:
         key_rows.record(sql, once, tweet.id)
     return Written(tweet, owes_count=not (counts and count_rows.add(sql, link_of(tweet))), promise=promise)
+
+
+def _bare_of(sql: sqlite3.Connection, tweet: TweetRecord) -> TweetRecord | None:
+    """The first live one of the same author and tweet retweeted that is bare, too."""
+    row = sql.execute(
+        f"SELECT {_COLUMNS} FROM tweet INDEXED BY tweet_bare WHERE author = ? AND retweet = ?"  # noqa: S608 - column names
+        " AND retweet IS NOT NULL AND title = '' AND body = '' AND initial = 0 AND NOT deleted ORDER BY id LIMIT 1",
+        (tweet.author, tweet.retweet),
+    ).fetchone()
+    return _record(row) if row else None
 
 
 def _in_chain(sql: sqlite3.Connection, tweet: TweetRecord, parent_id: TweetId, most_depth: int) -> TweetRecord:

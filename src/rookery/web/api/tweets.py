@@ -72,10 +72,12 @@ async def post_by_name(
     "/retweet",
     operation_id="retweet",
     summary="Retweet",
-    description="Adds 1 to the count of every tweet along the chain.",
+    description="Adds 1 to the count of every tweet along the chain. But in open mode a retweet without title and text "
+    "counts once for each user and tweet: where they have one, it is answered again, and nothing changes.",
     tags=["tweets"],
     security=[{BEARER: []}],
-    responses=answers(201, Tweet, 404, 409, body=True, description="Posted"),
+    responses=answers(201, Tweet, 404, 409, body=True, description="Posted")
+    | answers(200, Tweet, 404, 409, body=True, description="The retweet that this user has already"),
 )
 async def retweet(
     request: AnyRequest, data: JSONBody[PostRetweet], idempotency_key: IdempotencyKey = None
@@ -90,7 +92,8 @@ async def _post(
 ) -> Response[bytes]:
     caller, services = caller_of(request.scope), services_of(request)
     caller.require_token()
-    return reply(await services.tweets.post_as(caller, user_name, draft, once_of(request, key, data)), 201)
+    posted = await services.tweets.post_as(caller, user_name, draft, once_of(request, key, data))
+    return reply(posted.json, 200 if posted.had else 201)
 
 
 @get(
