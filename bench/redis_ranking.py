@@ -128,7 +128,7 @@ def _synced(plan: Plan, runner: asyncio.Runner) -> Table:
 def _redis_benchmark(server: Redis, count: int) -> float:
     """Its figure for adding retweets, each with an id of its own."""
     program = require("redis-benchmark", "redis-tools")
-    function = ["FCALL", "rookery_ranking_v1_add", "1", "{rookery:0}:", "more__rand_int__", PARENT.decode(), "0", "1"]
+    function = ["FCALL", "rookery_ranking_v2_add", "1", "{rookery:0}:", "more__rand_int__", PARENT.decode(), "0", "1"]
     command = [program, "-p", str(server.port), "-c", str(IN_FLIGHT), "-n", str(count), "-r", "1000000000000", "-q"]
     told = subprocess.run([*command, *function], check=True, capture_output=True, text=True).stdout
     found = re.findall(r"([\d.]+) requests per second", told)

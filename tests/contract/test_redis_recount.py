@@ -63,7 +63,7 @@ async def test_what_a_dead_recount_built_goes_minutes_later(ranking: Ranking, by
     await chains.tell_all(ranking)
     meta = base_of(tmp_path) + b"meta"
     now = int(by_hand.time()[0])
-    generation = by_hand.fcall("rookery_ranking_v1_begin", 1, base_of(tmp_path), 10)
+    generation = by_hand.fcall("rookery_ranking_v2_begin", 1, base_of(tmp_path), 10)
     more = chains.chain(2)
     for link in more:
         await chains.tell(ranking, link)

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 1.0
 """How long a call may take. A chain of a thousand takes some milliseconds."""
 _BATCH = 500
-_LIBRARY = Library("ranking", 1, {"stale": Stale, "behind": unavailable}, unavailable)
+_LIBRARY = Library("ranking", 2, {"stale": Stale, "behind": unavailable}, unavailable)
 
 
 class RedisRanking:
