@@ -175,7 +175,7 @@ class Writing:
 
     async def note(self, once: Once, made: bytes) -> None:
         """Record a key with what it stands for, unless a later one is there."""
-        await self.follow_up([self._note(once, made, tells=False)], [])
+        await self.follow_up([self._note(once, made, tells=Tells.NOTHING)], [])
 
     async def sweep(self, before: int) -> None:
         """Do what is owed by writes that were decided before a time (milliseconds since 1970).
