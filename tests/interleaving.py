@@ -34,7 +34,7 @@ class InlineDatabase(Database):
         self._inline = self._connect()
         self._inline.execute("PRAGMA synchronous = OFF")
 
-    async def write(self, run: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, run: Callable[[sqlite3.Connection], T], *, cached: bool = True) -> T:
         self._inline.execute("BEGIN IMMEDIATE")
         try:
             result = run(self._inline)

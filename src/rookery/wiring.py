@@ -136,7 +136,9 @@ async def open_backends(
             with _naming(path):
                 if file is None:
                     require_in_one_piece(path)
-                opened = Database(file or path, migrates=not shared, reached=reached)
+                opened = Database(
+                    file or path, migrates=not shared, is_bounded=sharing is Sharing.SERVERS, reached=reached
+                )
             stack.push_async_callback(opened.close)
             return opened
 
@@ -150,6 +152,8 @@ async def open_backends(
         if not filling:
             await require_finished(store)
         keeper = await _open_cache(settings, store, clock, stack)
+        if in_process and any(in_file):
+            _drop_after_late_writes(database(), keeper, stack)
         ranking = SqliteRanking(database()) if in_file[1] else _open_ranking(settings, sharing, clock, stack)
         yield Backends(
             store,
@@ -161,6 +165,22 @@ async def open_backends(
             parts=(store, keeper, ranking, *([database()] if any(in_file) else [])),
             reached=reached,
         )
+
+
+def _drop_after_late_writes(database: Database, cache: Cache, stack: AsyncExitStack) -> None:
+    """Have a cache in the process forget all when a refused write takes effect: nobody else brings it there."""
+    clearing: set[asyncio.Task[None]] = set()
+
+    def drop() -> None:
+        task = asyncio.get_running_loop().create_task(cache.clear())
+        clearing.add(task)
+        task.add_done_callback(clearing.discard)
+
+    async def finish() -> None:
+        await asyncio.gather(*clearing)
+
+    stack.push_async_callback(finish)
+    database.when_late(drop)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import TypeVar
 import pytest
 
 from rookery.adapters.sqlite import Database, SqliteStore
-from rookery.adapters.sqlite.database import BATCH, WAITING
+from rookery.adapters.sqlite.database import WAL_BYTES
+from rookery.adapters.sqlite.writing import BATCH, WAITING
 from rookery.domain.errors import Unavailable
 from rookery.ports.store import Credentials
 from tests.contract.adapters.sqlite import file_in, opened
@@ -174,7 +175,7 @@ async def test_closing_twice_is_closing(database: Database) -> None:
 async def test_a_write_whose_turn_does_not_come_is_refused_and_not_done(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rookery.adapters.sqlite.database.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("rookery.adapters.sqlite.writing.WAIT_SECONDS", 0.01)
     store = SqliteStore(database, counts=True)
     given = Given(store)
     late = [given.person("late"), given.person("later")]
@@ -190,7 +191,7 @@ async def test_a_write_whose_turn_does_not_come_is_refused_and_not_done(
 
 
 async def test_a_write_that_finds_no_place_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rookery.adapters.sqlite.database.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("rookery.adapters.sqlite.writing.WAIT_SECONDS", 0.01)
     store = SqliteStore(database, counts=True)
     async with writer_held(database):
         waiting = [asyncio.create_task(store.check()) for _ in range(WAITING)]
@@ -199,4 +200,69 @@ async def test_a_write_that_finds_no_place_is_refused(database: Database, monkey
             await store.check()
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {type(None), Unavailable}
+    monkeypatch.undo()  # a busy machine takes longer to turn to the writer
     await store.check()
+
+
+async def test_a_writer_thread_that_dies_is_replaced_and_counted(database: Database) -> None:
+    def die(_: sqlite3.Connection) -> None:
+        raise SystemExit
+
+    first, second = await in_one_group(database, database.write(die), database.write(lambda _: 1))
+    assert isinstance(first, Unavailable)
+    assert isinstance(second, Unavailable), "its outcome is not known"
+    assert await asyncio.wait_for(database.write(lambda _: 2), 30) == 2
+    restarts = next(each for each in database.readings() if each.name == "sqlite_writer_restarts_total")
+    assert restarts.value == 1
+
+
+async def test_a_write_that_hangs_is_refused_in_time_and_told_when_it_takes_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rookery.adapters.sqlite.writing.WAIT_SECONDS", 0.2)
+    database = Database(file_in(tmp_path), is_bounded=True)
+    late = asyncio.Event()
+    database.when_late(late.set)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(sql: sqlite3.Connection) -> None:
+        sql.execute("INSERT INTO meta VALUES ('late', x'00')")
+        begun.set()
+        assert go_on.wait(30)
+
+    try:
+        hanging = asyncio.create_task(database.write(hang))
+        assert await asyncio.to_thread(begun.wait, 30)
+        behind = asyncio.create_task(database.write(lambda sql: sql.execute("INSERT INTO meta VALUES ('b', x'00')")))
+        with refused(Unavailable, "store_unavailable"):
+            await asyncio.wait_for(hanging, 10)
+        with refused(Unavailable, "busy"):
+            await asyncio.wait_for(behind, 10)
+        assert not late.is_set()
+    finally:
+        go_on.set()
+    await asyncio.wait_for(late.wait(), 30)
+    names = {row[0] for row in database.reader.execute("SELECT name FROM meta")}
+    assert names == {"secret", "late"}, "what was begun is there, what waited behind it is not"
+    await database.close()
+
+
+async def test_the_log_that_grew_behind_a_reader_is_cut_when_it_is_gone(
+    database: Database,
+) -> None:
+    def fill(sql: sqlite3.Connection) -> None:
+        sql.execute("INSERT OR REPLACE INTO meta VALUES ('large', randomblob(4000000))")
+
+    def size() -> float:
+        value = next(each.value for each in database.readings() if each.name == "sqlite_wal_bytes")
+        assert isinstance(value, int)
+        return value
+
+    async with database.snapshot():
+        for _ in range(20):
+            await database.write(fill)
+        grown = size()
+        assert grown > WAL_BYTES
+    for _ in range(4):  # one moves the log into the file, the next begins it anew
+        await database.write(lambda sql: sql.execute("INSERT OR REPLACE INTO meta VALUES ('small', x'00')"))
+    assert size() <= WAL_BYTES

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from rookery.domain.errors import Unavailable
 from rookery.services.accounts import Accounts
 from rookery.services.callers import NOBODY, Caller
 from rookery.services.top import Top
@@ -62,6 +63,28 @@ async def test_more_requests_at_once_than_can_be_served_are_refused(
     go_on.set()
     assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200] * 3
     assert (await site.get("/top")).status_code == 200
+
+
+async def test_writes_that_wait_leave_places_to_reads(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "MAX_WRITES_AT_ONCE", 2)
+    site = await serve()
+    begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(*_: object, **__: object) -> None:
+        begun.release()
+        await go_on.wait()
+        raise Unavailable("busy", "slow")
+
+    monkeypatch.setattr(Accounts, "register", slow)
+    posting = [asyncio.create_task(site.post("/user", json={"name": f"ada{number}"})) for number in range(2)]
+    for _ in range(2):
+        await asyncio.wait_for(begun.acquire(), 30)
+    refused(await site.post("/user", json={"name": "bob"}), 503, "busy")
+    assert (await site.get("/top")).status_code == 200
+    go_on.set()
+    assert [answer.status_code for answer in await asyncio.gather(*posting)] == [503] * 2
+    monkeypatch.undo()
+    assert (await site.post("/user", json={"name": "bob"})).status_code == 201
 
 
 async def test_who_is_not_known_yet_is_under_way_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,9 @@ MAX_AT_ONCE = 2_048
 """Requests under way. More are refused at once, which is kinder than to answer all of them late."""
 CLIENT_GONE = 499
 """The status, in the log and the metrics, of a request that was not answered as its client had gone."""
+MAX_WRITES_AT_ONCE = 1_536
+"""Those of them that may be writes: while the store takes none, they wait, and reads find places."""
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -68,6 +71,7 @@ class Door:
         self._limiter = Limiter(clock.monotonic, counters)
         self._addresses = Addresses(options.trusted_proxies)
         self._under_way = 0
+        self._writing = 0
         self._took: Spreads[tuple[str, str, int]] = Spreads()
 
     def readings(self) -> Iterable[Reading]:
@@ -94,6 +98,7 @@ class Door:
                 await self._answer(visit, receive, peer)
             finally:
                 self._under_way -= visit.is_under_way
+                self._writing -= visit.is_under_way and visit.method not in _READS
                 what, seconds = visit.end()
                 self._took.add(what, seconds)
                 ending(*what, visit.request_id)
@@ -154,9 +159,12 @@ class Door:
         Raises:
             Unavailable: `busy`.
         """
-        if self._under_way >= MAX_AT_ONCE and not visit.is_health_check:
+        writes = visit.method not in _READS
+        full = self._under_way >= MAX_AT_ONCE or (writes and self._writing >= MAX_WRITES_AT_ONCE)
+        if full and not visit.is_health_check:
             raise Unavailable("busy", "Too many requests are under way; try again in a moment.")
         self._under_way += 1
+        self._writing += writes
         visit.is_under_way = True
 
     def _count(self, limits: RateLimits, caller: Caller, address: str) -> Allowance:

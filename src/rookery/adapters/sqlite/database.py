@@ -3,35 +3,31 @@
 import asyncio
 import fcntl
 import os
-import queue
 import sqlite3
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
-from rookery.adapters.sqlite.schema import check, foreign, is_older, migrate, newest, version_of
+from rookery.adapters.sqlite.errors import translated as _translated
+from rookery.adapters.sqlite.schema import check, is_older, migrate, newest, version_of
 from rookery.adapters.sqlite.syncing import sync_folder
-from rookery.domain.errors import Conflict, Unavailable
-from rookery.domain.tallies import Reading, Spread
+from rookery.adapters.sqlite.writing import Writer
+from rookery.domain.errors import Conflict
+from rookery.domain.tallies import Reading
 from rookery.ports.steps import Steps, unwatched
 
 T = TypeVar("T")
 
-BATCH = 256
-"""The most writes committed together. Past some dozens the fsync is shared so widely that more gains nothing."""
-_BATCHES = tuple(float(2**power) for power in range(9))
-WAITING = 4_096
-"""The most writes that wait for the writer; further callers wait for a place, which slows posting down."""
 _RETRY_SECONDS = 0.02
-WAIT_SECONDS = 5.0
-"""How long a write waits for its turn before it is refused: with another process's long write that is its own twice."""
 BUSY_MILLIS = 5_000
 """How long to wait for another process's write, say `rookery recount` beside the server."""
+WAL_BYTES = 64 * 1024 * 1024
+"""Size to which the write-ahead log is cut when the reader that it had to grow behind is gone."""
+SNAPSHOT_SECONDS = 6 * 3_600.0
+"""Age at which a snapshot ends: until then the write-ahead log grows by all that is written."""
 
 
 class ServerLock:
@@ -118,19 +114,6 @@ def _keep(connection: sqlite3.Connection, path: Path, reached: Steps) -> Path:
         raise
 
 
-@dataclass(slots=True)
-class _Write(Generic[T]):
-    """A queued write and whom to tell. `run` gets the connection inside a transaction."""
-
-    run: Callable[[sqlite3.Connection], T]
-    loop: asyncio.AbstractEventLoop
-    answer: "asyncio.Future[T]"
-    deadline: float
-    """When it is too late to begin with it (monotonic)."""
-    result: T | None = None
-    error: Exception | None = None
-
-
 class Snapshot(Protocol):
     """Runs a function in a thread, with a connection to the file as it was at one moment."""
 
@@ -140,10 +123,13 @@ class Snapshot(Protocol):
 class Database:
     """Connections to one file. `write` is durable (WAL, synchronous=FULL) before it returns."""
 
-    def __init__(self, path: Path, *, migrates: bool = True, reached: Steps = unwatched) -> None:
+    def __init__(
+        self, path: Path, *, migrates: bool = True, is_bounded: bool = False, reached: Steps = unwatched
+    ) -> None:
         """Open or create the file and bring it to this program's schema, unless others may be at work on an older.
 
-        What an older Rookery made is kept as it was, in `kept`.
+        What an older Rookery made is kept as it was, in `kept`. With `is_bounded` no write waits longer for its answer
+        than `writing.WAIT_SECONDS`, as clients of a server do; else only its turn has that bound.
 
         Raises:
             Unavailable: `store_unavailable`, when the folder or file can't be written.
@@ -168,48 +154,25 @@ class Database:
                 writer.close()
                 raise
             self.reader = self._connect(read_only=True)
-        self._queue: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
-        self._places = asyncio.Semaphore(WAITING)
         self._closed = False
-        self._batches = Spread(_BATCHES)
-        self._callers = 0
-        self._quiet = asyncio.Event()
-        self._thread = threading.Thread(target=self._write_all, args=(writer,), name="sqlite-writer", daemon=True)
-        self._thread.start()
+        self._writer = Writer(self._connect, is_bounded=is_bounded)
+        self._writer.start(writer)
 
-    async def write(self, run: Callable[[sqlite3.Connection], T]) -> T:
+    def when_late(self, call: Callable[[], None]) -> None:
+        """Have this called in the event loop whenever a write takes effect after its caller was refused."""
+        self._writer.on_late = call
+
+    async def write(self, run: Callable[[sqlite3.Connection], T], *, cached: bool = True) -> T:
         """Run a function in the writer thread and return its result once it is committed, together with its neighbours.
 
         A domain error undoes this function's changes alone; one of SQLite undoes the whole group, and all are told
-        `Unavailable`. So is whoever's turn does not come in time (`busy`).
+        `Unavailable`. `cached` tells whether caches may hold what it changes.
+
+        Raises:
+            Unavailable: `busy`, when its turn does not come in time; it is not done then. `store_unavailable`, when
+                the disk does not answer in time; it may still take effect when the disk does.
         """
-        if self._closed:
-            raise Unavailable("store_unavailable", "The store is closed.")
-        self._callers += 1
-        deadline = time.monotonic() + WAIT_SECONDS
-        try:
-            await self._take_place()
-            try:
-                loop = asyncio.get_running_loop()
-                answer: asyncio.Future[T] = loop.create_future()
-                self._queue.put(_Write(run, loop, answer, deadline))
-                return await answer
-            finally:
-                self._places.release()
-        finally:
-            self._leave()
-
-    async def _take_place(self) -> None:
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                await self._places.acquire()
-        except TimeoutError:
-            raise _busy() from None
-
-    def _leave(self) -> None:
-        self._callers -= 1
-        if self._closed and not self._callers:
-            self._quiet.set()
+        return await self._writer.write(run, cached=cached)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -233,7 +196,11 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Snapshot"]:
-        """Runs long reads in threads, all on the file as it is now."""
+        """Runs long reads in threads, all on the file as it is now.
+
+        Raises:
+            Conflict: `snapshot_too_old`, from a read that ends when the snapshot is `SNAPSHOT_SECONDS` old.
+        """
 
         def begin() -> sqlite3.Connection:
             with _translated():
@@ -243,9 +210,12 @@ class Database:
                 return connection
 
         connection = await asyncio.to_thread(begin)
+        end = time.monotonic() + SNAPSHOT_SECONDS
 
         async def run(read: Callable[[sqlite3.Connection], T]) -> T:
             def translated() -> T:
+                if time.monotonic() > end:
+                    raise Conflict("snapshot_too_old", "Reading took too long, and the database grew meanwhile.")
                 with _translated():
                     return read(connection)
 
@@ -257,19 +227,18 @@ class Database:
             connection.close()
 
     def readings(self) -> Iterable[Reading]:
-        """How writes are committed."""
-        yield Reading("sqlite_batch", "Writes that one commit made durable together.", self._batches)
-        yield Reading("sqlite_writes_waiting", "Writes that wait for their commit, and those in it.", self._callers)
+        """How writes are committed, and the size of the log that they go through."""
+        yield from self._writer.readings()
+        with suppress(OSError):
+            size = self._path.with_name(self._path.name + "-wal").stat().st_size
+            yield Reading("sqlite_wal_bytes", "Size of the write-ahead log, which grows behind a long reader.", size)
 
     async def close(self) -> None:
         """Commit what waits and close."""
         if self._closed:
             return
         self._closed = True
-        if self._callers:
-            await self._quiet.wait()
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await self._writer.close()
         self.reader.close()
 
     def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
@@ -283,6 +252,7 @@ class Database:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         if read_only:
             connection.execute("PRAGMA query_only = ON")
         return connection
@@ -295,25 +265,6 @@ class Database:
                 return run(connection)
             finally:
                 connection.close()
-
-    def _write_all(self, connection: sqlite3.Connection) -> None:
-        """The writer thread: take what waits, commit it together, answer all at once."""
-        stopped = False
-        while not stopped:
-            batch = []
-            item = self._queue.get()
-            while item is not None:
-                batch.append(item)
-                if len(batch) == BATCH or self._queue.empty():
-                    break
-                item = self._queue.get()
-            stopped = item is None
-            if batch:
-                if in_time := _in_time(batch):
-                    _commit(connection, in_time)
-                    self._batches.add(len(in_time))
-                _answer(batch)
-        connection.close()
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -329,77 +280,3 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_SECONDS)
-
-
-def _busy() -> Unavailable:
-    return Unavailable("busy", "Too many writes wait; try again in a moment.")
-
-
-def _in_time(batch: list[_Write[Any]]) -> list[_Write[Any]]:
-    """Those that did not wait too long. The others are refused before anything is done of them."""
-    now = time.monotonic()
-    for write in batch:
-        if write.deadline < now:
-            write.error = _busy()
-    return [write for write in batch if write.error is None]
-
-
-def _commit(connection: sqlite3.Connection, batch: list[_Write[Any]]) -> None:
-    try:
-        with _translated():
-            connection.execute("BEGIN IMMEDIATE")
-            for write in batch:
-                _run_one(connection, write)
-            connection.execute("COMMIT")
-    except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it and the thread go on
-        for write in batch:
-            write.error = error
-    finally:
-        if connection.in_transaction:
-            with suppress(sqlite3.Error):  # the thread must live; the next group is refused if this one still stands
-                connection.execute("ROLLBACK")
-
-
-def _run_one(connection: sqlite3.Connection, write: _Write[Any]) -> None:
-    connection.execute("SAVEPOINT one")
-    try:
-        write.result = write.run(connection)
-    except sqlite3.IntegrityError as error:
-        write.error = Conflict("inconsistent", "The write does not fit what is there.")
-        write.error.__cause__ = error
-        connection.execute("ROLLBACK TO one")
-    except sqlite3.Error:
-        raise
-    except Exception as error:  # noqa: BLE001 - a refusal or a mistake in one write must not fail its neighbours
-        write.error = error
-        connection.execute("ROLLBACK TO one")
-    connection.execute("RELEASE one")
-
-
-def _answer(batch: list[_Write[Any]]) -> None:
-    """Wake each waiting loop once."""
-    for loop in {write.loop for write in batch}:
-        mine = [write for write in batch if write.loop is loop]
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_settle, mine)
-
-
-def _settle(batch: list[_Write[Any]]) -> None:
-    for write in batch:
-        if write.answer.done():  # its caller was cancelled; the write stands all the same
-            continue
-        if write.error is not None:
-            write.answer.set_exception(write.error)
-        else:
-            write.answer.set_result(write.result)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what SQLite or the file system says into a domain error. Its text holds paths and queries: it stays here."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
-            raise foreign() from error
-        raise Unavailable("store_unavailable", "The database can't be read or written now.", retry_after=2) from error

@@ -269,7 +269,7 @@ class SqliteStore:
         def probe(sql: sqlite3.Connection) -> None:
             sql.execute("INSERT OR REPLACE INTO meta VALUES ('probe', randomblob(8))")
 
-        await self._database.write(probe)
+        await self._database.write(probe, cached=False)
 
     async def tidy(self, now: int) -> None:
         for forget in (key_rows.forget, follow_rows.forget, promise_rows.forget_counted):
