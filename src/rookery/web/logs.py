@@ -10,6 +10,7 @@ import structlog
 
 from rookery.domain.tallies import Metered
 from rookery.web.logserver import LogServer, LogServerHandler
+from rookery.web.stdoutlog import StdoutHandler
 
 Format = Literal["auto", "json", "pretty"]
 
@@ -21,7 +22,7 @@ _SHARED: list[structlog.typing.Processor] = [
 
 
 def configure(form: Format, level: str, server: LogServer | None = None) -> Sequence[Metered]:
-    """Send our own log and that of the libraries to stdout or to a log server; who has numbers of the latter."""
+    """Send our own log and that of the libraries to stdout or to a log server; the part that has numbers of it."""
     pretty = form == "pretty" or (form == "auto" and sys.stdout.isatty() and server is None)
     render: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
@@ -33,8 +34,7 @@ def configure(form: Format, level: str, server: LogServer | None = None) -> Sequ
     )
     finish: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     finish += [] if pretty else [structlog.processors.format_exc_info]
-    shipping = LogServerHandler(server) if server else None
-    handler = shipping or logging.StreamHandler(sys.stdout)
+    handler = LogServerHandler(server) if server else StdoutHandler(sys.stdout.fileno())
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[*finish, render]))
     root = logging.getLogger()
     root.handlers = [handler]
@@ -51,7 +51,7 @@ def configure(form: Format, level: str, server: LogServer | None = None) -> Sequ
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    return [shipping] if shipping else []
+    return [handler]
 
 
 def _to_json(event: Any, **_: Any) -> str:
