@@ -22,7 +22,7 @@ FAILURES = {
 # Said on the command line only, where the line that is printed tells all.
 SAID_AT_THE_TERMINAL = re.compile(
     r"line |src/rookery/cli/|address_unavailable|database_in_use|schema_|too_few_nodes|datacenter_missing|not_rookery"
-    r"|malformed_date"
+    r"|malformed_date|snapshot_too_old"
 )
 
 

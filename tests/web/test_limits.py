@@ -87,6 +87,20 @@ async def test_writes_that_wait_leave_places_to_reads(serve: Serve, monkeypatch:
     assert (await site.post("/user", json={"name": "bob"})).status_code == 201
 
 
+async def test_a_request_that_finds_no_memory_is_refused_and_no_mistake(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await serve()
+
+    async def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Top, "list", exhausted)
+        refused(await site.get("/top"), 503, "out_of_memory")
+    assert (await site.get("/top")).status_code == 200
+
+
 async def test_who_is_not_known_yet_is_under_way_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that hangs would keep any number of requests waiting."""
     monkeypatch.setattr(door, "MAX_AT_ONCE", 3)

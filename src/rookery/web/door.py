@@ -22,7 +22,7 @@ from rookery.web.heads import is_canonical
 from rookery.web.limits import Allowance, Limiter, Meter
 from rookery.web.options import RateLimits, Services, WebOptions
 from rookery.web.origins import Addresses, check_host, check_origin, limited_as, log_address, network_of
-from rookery.web.problems import Refusal, send_problem
+from rookery.web.problems import Refusal, out_of_memory, send_problem
 
 _log = structlog.get_logger("rookery.request")
 
@@ -115,6 +115,10 @@ class Door:
         except asyncio.CancelledError:
             visit.status = visit.status or CLIENT_GONE
             raise
+        except MemoryError:
+            if visit.status:
+                raise
+            await send_problem(visit.send, out_of_memory())
         except Exception:
             if visit.status:
                 raise  # the answer has begun; the server closes the connection

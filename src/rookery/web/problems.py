@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import Send
 from msgspec import Meta, Struct
 
-from rookery.domain.errors import Failure
+from rookery.domain.errors import Failure, Unavailable
 from rookery.web.context import AnyRequest, note_code
 
 _log = logging.getLogger(__name__)
@@ -122,6 +122,11 @@ async def send_problem(send: Send, failure: Failure) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+def out_of_memory() -> Unavailable:
+    """The answer when memory runs out at a request: no mistake of ours, and it may be there in a moment."""
+    return Unavailable("out_of_memory", "The server has no memory left for this; try again in a moment.")
+
+
 def on_failure(request: AnyRequest, failure: Failure) -> Response[bytes]:
     """Litestar's handler for what our own code refuses."""
     note_code(request.scope, failure.code)
@@ -140,6 +145,8 @@ def on_framework_error(request: AnyRequest, error: HTTPException) -> Response[by
 
 def on_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Litestar's handler for mistakes of ours. What they say goes to the log and nowhere else."""
+    if isinstance(error, MemoryError):
+        return respond(out_of_memory())
     _log.error("unhandled error on %s", request.scope["path"], exc_info=error)
     return respond(Refusal(500))
 
