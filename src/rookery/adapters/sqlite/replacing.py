@@ -6,7 +6,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from rookery.adapters.sqlite import copy_rows
-from rookery.adapters.sqlite.database import BUSY_MILLIS, _translated
+from rookery.adapters.sqlite.database import BUSY_MILLIS
+from rookery.adapters.sqlite.errors import translated
 from rookery.adapters.sqlite.syncing import sync_folder
 from rookery.domain.copies import Unfinished
 from rookery.domain.errors import Conflict
@@ -28,7 +29,7 @@ def place_of(path: Path, which: bytes, *, force: bool) -> Path | None:
     not replace it. What restores of other backups left beside it, which were begun and given up, is removed.
     """
     fresh = path.with_name(f"{path.name}.{_FRESH}-{which.hex()[:16]}")
-    with _translated():
+    with translated():
         if not path.exists():
             return fresh if fresh.exists() else None
         if not force or ((found := _unfinished_of(path)) and found.which == which and found.is_filled):
@@ -66,7 +67,7 @@ def put_in_place(path: Path, fresh: Path, moment: int, reached: Steps = unwatche
         Conflict: `database_in_use`, when a process has one of them open.
         Unavailable: `store_unavailable`.
     """
-    with _translated(), _in_one_file(fresh):
+    with translated(), _in_one_file(fresh):
         aside = _name_aside(path, moment)
         if not path.exists():  # a damaged one that made way before the process was killed, or none
             _clear_journals(path, aside)
