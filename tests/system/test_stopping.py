@@ -127,8 +127,8 @@ def test_a_close_that_never_ends_is_given_up(tmp_path: Path) -> None:
 server.STOP_SECONDS = 2
 inner = server.open_server
 @asynccontextmanager
-async def never_closed(settings):
-    async with inner(settings) as opened:
+async def never_closed(*given):
+    async with inner(*given) as opened:
         try:
             yield opened
         finally:

@@ -60,6 +60,7 @@ PROXIED = frozenset({b"x-forwarded-for", b"x-request-id"})
 EXAMPLES: dict[str, Any] = {
     "name": "guarded",
     "password": "correct horse",
+    "new_password": "correct horses",
     "user_name": "ada",
     "user_id": "@ada",
     "followee_id": "@bob",

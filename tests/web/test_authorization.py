@@ -74,6 +74,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("DELETE", "/user"): Rule(Needs.OWNER_OR_ADMIN, (204, ""), params={"user_id": USER}, ends=True),
     # It stops before a password is hashed, which would take long: whoever comes so far was let in.
     ("POST", "/token"): Rule(Needs.NO_WRONG_TOKEN, (400, "missing_field"), json={"name": "ada"}),
+    ("POST", "/password"): Rule(Needs.TOKEN, (422, "password_length"), json={"new_password": "x"}),
     ("DELETE", "/token"): Rule(Needs.TOKEN, (204, ""), ends=True),
     ("POST", "/tweet"): Rule(Needs.OWNER, (201, ""), json={"user_name": USER_NAME, "body": "x"}),
     ("POST", "/retweet"): Rule(Needs.OWNER, (201, ""), json={"user_name": USER_NAME, "retweet": TWEET, "body": "x"}),

@@ -116,7 +116,12 @@ async def _status(site: Site, method: str, path: str) -> int:
         statuses.append(message.get("status", 0))
 
     scope: Any = {"type": "http", "method": method, "path": unquote(path), "raw_path": path.encode()}
-    scope |= {"headers": [(b"host", b"x")], "query_string": b"", "client": ("127.0.0.1", 1), "http_version": "1.1"}
+    scope |= {
+        "headers": [(b"host", b"localhost")],
+        "query_string": b"",
+        "client": ("127.0.0.1", 1),
+        "http_version": "1.1",
+    }
     await site.app(scope | {"scheme": "http", "server": ("127.0.0.1", 1), "root_path": ""}, receive, send)
     return statuses[0]
 

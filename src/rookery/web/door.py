@@ -212,6 +212,7 @@ class _Visit:
         self.method: str = scope["method"]
         # HEAD is answered as GET is, without the body. The server outside goes by its own scope, so this is a copy.
         self.scope: Any = {**scope, "method": "GET"} if self.method == "HEAD" else scope
+        self.scope["path"] = scope["path"].removesuffix("/") or "/"  # as it is routed
         self.is_canonical = is_canonical(scope["raw_path"])
         """Whether the path may be routed."""
         self._send = send
