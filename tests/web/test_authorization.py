@@ -29,6 +29,8 @@ class Needs(Enum):
     """It does not even look at a token."""
     NO_WRONG_TOKEN = auto()
     """No token, or a good one."""
+    ITS_USER = auto()
+    """A token in any mode: without one there is no user whom it could be about."""
     READER = auto()
     """A token where reads need one."""
     TOKEN = auto()
@@ -74,7 +76,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("DELETE", "/user"): Rule(Needs.OWNER_OR_ADMIN, (204, ""), params={"user_id": USER}, ends=True),
     # It stops before a password is hashed, which would take long: whoever comes so far was let in.
     ("POST", "/token"): Rule(Needs.NO_WRONG_TOKEN, (400, "missing_field"), json={"name": "ada"}),
-    ("POST", "/password"): Rule(Needs.TOKEN, (422, "password_length"), json={"new_password": "x"}),
+    ("POST", "/password"): Rule(Needs.ITS_USER, (422, "password_length"), json={"new_password": "x"}),
     ("DELETE", "/token"): Rule(Needs.TOKEN, (204, ""), ends=True),
     ("POST", "/tweet"): Rule(Needs.OWNER, (201, ""), json={"user_name": USER_NAME, "body": "x"}),
     ("POST", "/retweet"): Rule(Needs.OWNER, (201, ""), json={"user_name": USER_NAME, "retweet": TWEET, "body": "x"}),
@@ -98,6 +100,8 @@ MODES: list[dict[str, Any]] = [
 def expected(rule: Rule, caller: str, mode: Mapping[str, str]) -> Answer:
     """The answer that follows from what a route needs."""
     needs = rule.needs
+    if mode["auth"] == "open" and needs is Needs.ITS_USER:
+        return 401, "token_missing"
     if mode["auth"] == "open" or needs is Needs.NOTHING:
         return rule.answer
     if caller in WRONG:
@@ -106,6 +110,7 @@ def expected(rule: Rule, caller: str, mode: Mapping[str, str]) -> Answer:
         Needs.NO_WRONG_TOKEN: True,
         Needs.READER: mode["reads"] == "public" or caller != "none",
         Needs.TOKEN: caller != "none",
+        Needs.ITS_USER: caller != "none",
         Needs.OWNER: caller == "own",
         Needs.OWNER_OR_ADMIN: caller in ("own", "admin"),
         Needs.REGISTRAR: mode["registration"] == "open" or caller == "admin",
