@@ -17,6 +17,7 @@ from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, SqliteRanking, SqliteStore
 from rookery.domain import timeline
 from rookery.domain.ids import ZERO
+from rookery.domain.timeline import Held
 from rookery.ports.cache import Cache
 from rookery.ports.store import Store
 from rookery.services import fanout, feeds, filling
@@ -24,6 +25,9 @@ from rookery.services.filling import Filler
 from tests.clocks import HandClock
 
 T = TypeVar("T")
+
+PAUSES = (0, 0, 1, 2, 5) * 8 + (150,)
+"""Steps of the event loop that an operation is held up for. The long one lets a follow, its drops and a fill pass."""
 
 
 class InlineDatabase(Database):
@@ -73,7 +77,7 @@ class Interleaved:
         return call
 
     async def _pause(self) -> None:
-        for _ in range(self._chance.choice((0, 0, 1, 2, 5))):
+        for _ in range(self._chance.choice(PAUSES)):
             await asyncio.sleep(0)
 
 
@@ -100,6 +104,8 @@ def small_numbers(patch: pytest.MonkeyPatch, page: int) -> None:
     patch.setattr(feeds, "TAIL_LENGTH", page)
     patch.setattr(feeds, "FILL", page)
     patch.setattr(feeds, "_SLICE", 2)
+    patch.setattr(feeds, "_TAILS_MOST", 3)
+    patch.setattr(feeds, "MOST_UNFOLLOWED", 1)
     patch.setattr(fanout, "SLICE", 2)
     patch.setattr(fanout, "MAX_WAITING", 3)
     patch.setattr(timeline, "FRESH", 2)
@@ -125,6 +131,14 @@ def leave_out(rule: str, patch: pytest.MonkeyPatch) -> None:
             patch.setattr(feeds.Feeds, "_load_timelines", without_floor)
         case "exceptions":
             patch.setattr(feeds, "_read_exceptions", lambda held: feeds._Exceptions([], []))
+        case "overflow":
+            read = feeds._read_exceptions
+
+            def without_overflow(held: Held) -> feeds._Exceptions:
+                known = read(held)
+                return known if known.unfollowed is not None else feeds._Exceptions(known.pulled, [])
+
+            patch.setattr(feeds, "_read_exceptions", without_overflow)
         case "drop":
             drop = Filler.drop
 

@@ -44,6 +44,7 @@ from rookery.services.hashing import HashingQueue
 from rookery.services.health import Health
 from rookery.services.jobs import Jobs
 from rookery.services.promises import Promises
+from rookery.services.pulling import Pulls
 from rookery.services.showing import Showing
 from rookery.services.sweeping import Sweeping
 from rookery.services.telling import Telling
@@ -374,19 +375,20 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
     showing = Showing(store, filler, ranking)
     top = Top(store, ranking, showing)
     fanout = Fanout(store, cache, clock, promises, settings.effective_pull_threshold)
+    pulls = Pulls()
     sweeping = Sweeping(store, filler, clock, fanout, top, promises)
     jobs = Jobs(clock)
     services = Services(
         accounts=accounts,
         follows=Follows(store, filler, clock, accounts, promises, settings.max_followees),
         tweets=Tweets(store, filler, clock, accounts, showing, fanout, top, promises, settings.max_chain),
-        feeds=Feeds(store, filler, showing, clock),
+        feeds=Feeds(store, filler, showing, clock, pulls),
         top=top,
         health=Health(store, ranking, fanout, clock, jobs),
     )
     telling = Telling(store, clock, top)
     chores = Chores(store, filler, clock, accounts, fanout, top, sweeping, telling, Timekeeping(store, clock))
-    own: list[Metered] = [*watches, filler, fanout, sweeping, services.health, jobs, queue]
+    own: list[Metered] = [*watches, filler, pulls, fanout, sweeping, services.health, jobs, queue]
     others = [part for part in backends.parts if isinstance(part, Metered)]
     return Rookery(services, chores, fanout, promises, jobs, backends, [*own, *others])
 

@@ -51,7 +51,7 @@ async def test_what_was_answered_is_there_when_it_is_opened_again(open_store: Op
         expected = {tweet.id: deleted(tweet) if tweet is tweets[1] else tweet for tweet in tweets}
         assert await store.tweets(list(expected)) == expected
         assert await store.followees(ada.id, None, 10) == [bob.id]
-        assert await store.unfollowed_since(bob.id, NOON) == [ada.id]
+        assert await store.unfollowed_since(bob.id, NOON, 10) == [ada.id]
         assert await store.users_to_purge(10) == [bob.id]
 
 

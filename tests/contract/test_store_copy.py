@@ -55,7 +55,7 @@ async def test_life_goes_on_in_the_copy(store: Store, target: Store) -> None:
         assert await target.user_counts(user.id) == await store.user_counts(user.id)
         assert await target.tails([(user.id, None)], 10) == await store.tails([(user.id, None)], 10)
         assert await target.followers(user.id, None, 10) == await store.followers(user.id, None, 10)
-        assert await target.unfollowed_since(user.id, 0) == await store.unfollowed_since(user.id, 0)
+        assert await target.unfollowed_since(user.id, 0, 10) == await store.unfollowed_since(user.id, 0, 10)
     assert await target.token_owner(b"t" * 32) == ada
     assert await target.token_owner(b"g" * 32) is None
     assert await target.password_hash(ada.id) == "hash"

@@ -27,13 +27,13 @@ async def test_following_twice_changes_nothing_and_is_told(store: Store, given: 
 async def test_unfollowing_twice_changes_nothing_and_is_told(store: Store, given: Given) -> None:
     ada, bob = await given.users(2)
     assert not await store.unfollow(ada.id, bob.id, NOON)
-    assert await store.unfollowed_since(ada.id, 0) == []
+    assert await store.unfollowed_since(ada.id, 0, 10) == []
     await given.follow(ada, bob)
     assert await store.unfollow(ada.id, bob.id, NOON)
     assert not await store.unfollow(ada.id, bob.id, NOON + HOUR)
     assert await store.followees(ada.id, None, 10) == []
     assert await store.followers(bob.id, None, 10) == []
-    assert await store.unfollowed_since(ada.id, NOON + 1) == [], "the second one changed when it was"
+    assert await store.unfollowed_since(ada.id, NOON + 1, 10) == [], "the second one changed when it was"
 
 
 async def test_writes_take_effect_in_the_order_they_were_awaited(store: Store, given: Given) -> None:
@@ -92,7 +92,7 @@ async def test_one_followee_too_many_is_refused_and_leaves_nothing(store: Store,
             await store.follow(ada.id, one_more.id, NOON, 2)
         assert await store.followees(ada.id, None, 10) == [second.id, first.id]
         assert await store.followers(one_more.id, None, 10) == []
-    assert await store.unfollowed_since(ada.id, 0) == [third.id], "the refused follow forgot the unfollow before"
+    assert await store.unfollowed_since(ada.id, 0, 10) == [third.id], "the refused follow forgot the unfollow before"
 
 
 async def test_whom_one_follows_already_is_never_too_many(store: Store, given: Given) -> None:
@@ -129,11 +129,33 @@ async def test_unfollowed_is_told_from_a_time_on(store: Store, given: Given) -> 
     await given.follow(ada, bob, eve)
     await store.unfollow(ada.id, bob.id, NOON)
     await store.unfollow(ada.id, eve.id, NOON + HOUR)
-    assert sorted(await store.unfollowed_since(ada.id, NOON)) == [bob.id, eve.id]
-    assert await store.unfollowed_since(ada.id, NOON + 1) == [eve.id]
-    assert await store.unfollowed_since(ada.id, NOON + HOUR) == [eve.id]
-    assert await store.unfollowed_since(ada.id, NOON + HOUR + 1) == []
-    assert await store.unfollowed_since(bob.id, 0) == []
+    assert sorted(await store.unfollowed_since(ada.id, NOON, 10) or ()) == [bob.id, eve.id]
+    assert await store.unfollowed_since(ada.id, NOON + 1, 10) == [eve.id]
+    assert await store.unfollowed_since(ada.id, NOON + HOUR, 10) == [eve.id]
+    assert await store.unfollowed_since(ada.id, NOON + HOUR + 1, 10) == []
+    assert await store.unfollowed_since(bob.id, 0, 10) == []
+
+
+async def test_more_unfollows_than_asked_for_are_not_told(store: Store, given: Given) -> None:
+    ada, *others = await given.users(4)
+    await given.follow(ada, *others)
+    for at, other in enumerate(others[:2]):
+        await store.unfollow(ada.id, other.id, NOON + at)
+    assert await store.unfollowed_since(ada.id, NOON, 1) is None
+    assert sorted(await store.unfollowed_since(ada.id, NOON, 2) or ()) == sorted(each.id for each in others[:2])
+    await given.follow(ada, others[0])
+    assert await store.unfollowed_since(ada.id, NOON, 1) == [others[1].id]
+
+
+async def test_who_is_followed_among_others_is_told(store: Store, given: Given) -> None:
+    ada, bob, eve, dan = await given.users(4)
+    await given.follow(ada, bob, eve, dan)
+    await given.follow(dan, ada)
+    await store.unfollow(ada.id, eve.id, NOON)
+    strangers = [given.unknown_user() for _ in range(1_000)]
+    assert await store.followed_among(ada.id, [bob.id, eve.id, *strangers, dan.id]) == {bob.id, dan.id}
+    assert await store.followed_among(bob.id, [ada.id]) == set()
+    assert await store.followed_among(ada.id, []) == set()
 
 
 async def test_who_is_followed_again_is_not_unfollowed(store: Store, given: Given) -> None:
@@ -143,9 +165,9 @@ async def test_who_is_followed_again_is_not_unfollowed(store: Store, given: Give
     await store.unfollow(ada.id, eve.id, NOON)
     await given.follow(ada, bob)
     await store.add_follows([(ada.id, eve.id)], NOON)
-    assert await store.unfollowed_since(ada.id, 0) == []
+    assert await store.unfollowed_since(ada.id, 0, 10) == []
     await store.unfollow(ada.id, bob.id, NOON + HOUR)
-    assert await store.unfollowed_since(ada.id, NOON + 1) == [bob.id]
+    assert await store.unfollowed_since(ada.id, NOON + 1, 10) == [bob.id]
 
 
 async def test_unfollows_are_kept_for_28_hours_and_forgotten_in_the_end(store: Store, given: Given) -> None:
@@ -153,9 +175,9 @@ async def test_unfollows_are_kept_for_28_hours_and_forgotten_in_the_end(store: S
     await given.follow(ada, bob)
     await store.unfollow(ada.id, bob.id, NOON)
     await store.tidy(NOON + 28 * HOUR)
-    assert await store.unfollowed_since(ada.id, 0) == [bob.id]
+    assert await store.unfollowed_since(ada.id, 0, 10) == [bob.id]
     await store.tidy(NOON + 30 * DAY)
-    assert await store.unfollowed_since(ada.id, 0) == []
+    assert await store.unfollowed_since(ada.id, 0, 10) == []
 
 
 # Imports

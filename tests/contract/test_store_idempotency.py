@@ -222,7 +222,7 @@ async def test_a_replayed_follow_does_not_undo_an_unfollow(store: Store, given: 
     await store.unfollow(ada.id, bob.id, NOON)
     assert await store.follow(ada.id, bob.id, NOON + 1, MOST, once())
     assert await store.followees(ada.id, None, 10) == []
-    assert await store.unfollowed_since(ada.id, NOON) == [bob.id]
+    assert await store.unfollowed_since(ada.id, NOON, 10) == [bob.id]
 
 
 async def test_a_replayed_follow_that_changed_nothing_is_told_so_again(store: Store, given: Given) -> None:

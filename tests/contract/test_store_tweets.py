@@ -204,7 +204,15 @@ async def test_tails_come_in_the_order_asked(store: Store, given: Given) -> None
         [],
         entries_of(his[:1]),
     ]
+    assert list(await store.tails(wanted, 1)) == [
+        entries_of(his)[:1],
+        [],
+        entries_of(hers[1:2]),
+        [],
+        entries_of(his[:1]),
+    ]
     assert list(await store.tails([], 10)) == []
+    assert list(await store.tails([], 1)) == []
 
 
 async def test_a_tail_goes_on_below_an_id_that_is_not_in_it(store: Store, given: Given) -> None:
@@ -235,9 +243,10 @@ async def test_tails_of_thousands_of_authors_are_read_at_once(store: Store, give
     tweet = await given.post(ada)
     wanted: list[tuple[UserId, TweetId | None]] = [(given.unknown_user(), None) for _ in range(3_000)]
     wanted.insert(1_234, (ada.id, None))
-    found = await store.tails(wanted, 10)
-    assert [(at, tail) for at, tail in enumerate(found) if tail] == [(1_234, entries_of([tweet]))]
-    assert len(found) == 3_001
+    for limit in (1, 10):
+        found = await store.tails(wanted, limit)
+        assert [(at, tail) for at, tail in enumerate(found) if tail] == [(1_234, entries_of([tweet]))]
+        assert len(found) == 3_001
 
 
 # Walking

@@ -22,8 +22,8 @@ FOOTER_BYTES = ENTRY_BYTES
 NONCE_BYTES = 8
 TAIL = 10
 """Newest tweets of one author in his cached tail. Ten per tail are exact for a page of ten."""
-FILL = 100
-"""Entries that a timeline is filled with: one page of the greatest size."""
+FILL = 101
+"""Entries that a timeline is filled with: one page of the greatest size, and the one that tells there is more."""
 TRIM_ABOVE = 400
 TRIM_TO = 200
 FRESH = 40
@@ -106,6 +106,21 @@ def unpack(run: bytes) -> list[bytes]:
 def unpack_ids(packed: bytes) -> list[bytes]:
     """The ids of a packed list of them."""
     return [packed[at : at + ID_BYTES] for at in range(0, len(packed), ID_BYTES)]
+
+
+def holds_id(packed: bytes, wanted: bytes) -> bool:
+    """Whether an id is in a packed list of descending ids (binary search)."""
+    low, high = 0, len(packed) // ID_BYTES
+    while low < high:
+        middle = (low + high) // 2
+        found = packed[middle * ID_BYTES : (middle + 1) * ID_BYTES]
+        if found == wanted:
+            return True
+        if found > wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return False
 
 
 def descending(held: Held, below: bytes | None = None) -> Iterator[bytes]:

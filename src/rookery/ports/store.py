@@ -1,6 +1,6 @@
 """The store: users, follows and tweets. The only truth; everything else can be rebuilt from it."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -250,8 +250,15 @@ class Store(Protocol):
         """Whether at least so many follow a user. Costs as much as counting those."""
         ...
 
-    async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
-        """Whom he unfollowed at or after that time and does not follow now. Kept for 28 hours at least."""
+    async def followed_among(self, user: UserId, others: Sequence[UserId]) -> Set[UserId]:
+        """Those of some others whom a user follows."""
+        ...
+
+    async def unfollowed_since(self, user: UserId, since: int, limit: int) -> Sequence[UserId] | None:
+        """Whom he unfollowed at or after that time and does not follow now. Kept for 28 hours at least.
+
+        None when more than `limit` are kept, those from before that time included. Costs as much as reading so many.
+        """
         ...
 
     # --- tweets ------------------------------------------------------------------------------------------------------

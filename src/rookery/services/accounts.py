@@ -286,10 +286,11 @@ class Accounts:
         """What everyone sees of a user."""
         return show_user(user, await self._counts.of(user.id))
 
-    async def show_all(self, ids: Sequence[UserId]) -> list[User]:
-        """Those of the users who are not deleted, in the order given."""
+    async def show_all(self, ids: Sequence[UserId]) -> Sequence[User | None]:
+        """The users in the order given; None for one who is deleted."""
         records = await self._store.users(ids)
-        return [await self.show(records[user]) for user in ids if user in records and not records[user].deleted]
+        live = {user for user, record in records.items() if not record.deleted}
+        return [await self.show(records[user]) if user in live else None for user in ids]
 
     async def list(self, after: str, limit: int) -> Sequence[UserRecord]:
         """Users by handle, behind the one given."""

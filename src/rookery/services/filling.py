@@ -7,8 +7,10 @@ the others wait for him, as long as his claim stands: then his result holds all 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 
+from rookery.domain.errors import Unavailable
 from rookery.domain.ids import ZERO
 from rookery.domain.tallies import Reading, Tally
 from rookery.domain.timeline import (
@@ -64,6 +66,8 @@ class Fill:
 Renew = Callable[[], Awaitable[None]]
 Load = Callable[[Sequence[bytes], Renew], Awaitable[Mapping[bytes, Fill]]]
 """Reads the store for some ids; those it has nothing for are left out. A long one calls `renew` between its slices."""
+Enter = Callable[[], AbstractAsyncContextManager[bool]]
+"""Holds a place for a costly read of the store and tells whether it had to wait for it. Raises `Unavailable`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +77,8 @@ class Kind:
     prefix: bytes
     max_age: int
     load: Load
+    needs_place: bool = False
+    """Whether its loader reads so much that only few may run at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +109,11 @@ class Filler:
         self._flights: dict[bytes, _Flight] = {}
         self._reads: Tally[tuple[bytes, bool]] = Tally()
 
-    async def read(self, wanted: Sequence[tuple[Kind, bytes]]) -> list[Held | None]:
+    async def read(self, wanted: Sequence[tuple[Kind, bytes]], enter: Enter | None = None) -> list[Held | None]:
         """The values for (kind, id) in the order asked, from the cache in one round trip, else from the store.
 
-        None for what the store does not have. Raises what the loaders raise.
+        None for what the store does not have. With `enter` a kind that needs a place is loaded within one. Raises what
+        the loaders and `enter` raise. A caller may be cancelled at any moment: others who wait for its read go on.
         """
         keys = [kind.prefix + raw for kind, raw in wanted]
         values = await self._cache.get_many(keys, touch=RESIDENT_SECONDS)
@@ -127,7 +134,7 @@ class Filler:
         if missing:
             if outdated:
                 await self.drop(outdated)
-            filled = {kind: await self._fill(kind, list(dict.fromkeys(ids))) for kind, ids in missing.items()}
+            filled = {kind: await self._fill(kind, list(dict.fromkeys(ids)), enter) for kind, ids in missing.items()}
             for at, (kind, raw) in enumerate(wanted):
                 if found[at] is None:
                     found[at] = filled[kind].get(raw)
@@ -165,12 +172,14 @@ class Filler:
     def _now(self) -> int:
         return self._clock.now() // 1000
 
-    async def _fill(self, kind: Kind, ids: Sequence[bytes]) -> dict[bytes, Held | None]:
+    async def _fill(self, kind: Kind, ids: Sequence[bytes], enter: Enter | None) -> dict[bytes, Held | None]:
         """Read what nobody reads yet and wait for the rest.
 
         A flight that was under way may have read the store before this caller asked: its landing serves him if it was
         stored. Else one that began since does, stored or not, and so a thousand who wait share one more read.
         """
+        if kind.needs_place and enter:
+            return {raw: await self._fill_in_place(kind, raw, enter) for raw in ids}
         found, late = await self._join(kind, ids, only_certain=True)
         if late:
             also, failed = await self._join(kind, late, only_certain=False)
@@ -178,6 +187,39 @@ class Filler:
             if failed:
                 found.update(await self._pull(kind, failed))
         return found
+
+    async def _fill_in_place(self, kind: Kind, raw: bytes, enter: Enter) -> Held | None:
+        """As `_fill`, but whoever reads the store holds a place; who shares another's read needs none.
+
+        The place comes first and the flight after it: nobody is held up by the wait of another who has used up a share.
+        """
+        key = kind.prefix + raw
+        flight = self._flights.get(key)
+        if flight is not None:
+            landing = await asyncio.shield(flight.done)
+            if landing is not None and landing.certain:
+                return landing.held
+        if (landing := await self._next_landing(key)) is not None:
+            return landing.held
+        async with enter() as waited:
+            if waited:
+                value = (await self._cache.get_many([key], touch=RESIDENT_SECONDS))[0]
+                if is_filled(value) and self._now() - stamp_of(value) < kind.max_age:
+                    return open_value(value)
+                if (landing := await self._next_landing(key)) is not None:
+                    return landing.held
+            found, failed = await self._join(kind, [raw], only_certain=False)
+            if failed:
+                found.update(await self._pull(kind, failed))
+            return found.get(raw)
+
+    async def _next_landing(self, key: bytes) -> _Landing | None:
+        """What a flight brings that began after the caller asked; None when none is under way that succeeds."""
+        while (flight := self._flights.get(key)) is not None:
+            landing = await asyncio.shield(flight.done)
+            if landing is not None:
+                return landing
+        return None
 
     async def _join(
         self, kind: Kind, ids: Sequence[bytes], *, only_certain: bool
@@ -202,9 +244,12 @@ class Filler:
         self._flights.update((kind.prefix + raw, flight) for raw, flight in flights.items())
         try:
             nonce = self._clock.random(NONCE_BYTES)
-            added = await self._cache.add_many(
-                [kind.prefix + raw for raw in ids], claim(nonce, self._now()), CLAIM_SECONDS
-            )
+            keys = [kind.prefix + raw for raw in ids]
+            try:
+                added = await self._cache.add_many(keys, claim(nonce, self._now()), CLAIM_SECONDS)
+            except BaseException:
+                await self._give_up(keys, nonce)
+                raise
             claimed = [raw for raw, mine in zip(ids, added, strict=True) if mine]
             others = [raw for raw, mine in zip(ids, added, strict=True) if not mine]
             found = await self._fill_claimed(kind, claimed, nonce, flights)
@@ -229,16 +274,27 @@ class Filler:
 
         try:
             loaded = await kind.load(ids, renew)
+            found: dict[bytes, Held | None] = {}
+            absent = [raw for raw in ids if raw not in loaded]
+            if absent:
+                await self._cache.delete([kind.prefix + raw for raw in absent])
+                found.update(dict.fromkeys(absent))
+            found.update(await self._store(kind, {raw: loaded[raw] for raw in ids if raw in loaded}, nonce, flights))
         except BaseException:
-            await self._cache.delete(keys)  # else nobody could fill them until the claim runs out
+            await self._give_up(keys, nonce)
             raise
-        found: dict[bytes, Held | None] = {}
-        absent = [raw for raw in ids if raw not in loaded]
-        if absent:
-            await self._cache.delete([kind.prefix + raw for raw in absent])
-            found.update(dict.fromkeys(absent))
-        found.update(await self._store(kind, {raw: loaded[raw] for raw in ids if raw in loaded}, nonce, flights))
         return found
+
+    async def _give_up(self, keys: Sequence[bytes], nonce: bytes) -> None:
+        """Take one's own claims back after a failure, else nobody could fill these keys until the claims run out."""
+        current = await self._cache.get_for_swap(keys)
+        mine = [
+            key
+            for key, got in zip(keys, current, strict=True)
+            if got is not None and not is_filled(got[0]) and is_claimed_by(got[0], nonce)
+        ]
+        with suppress(Unavailable):  # the claims run out by themselves, and what failed is what the caller is told
+            await self._cache.delete(mine)
 
     async def _store(
         self, kind: Kind, fills: Mapping[bytes, Fill], nonce: bytes, flights: Mapping[bytes, _Flight]

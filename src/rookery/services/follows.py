@@ -1,6 +1,8 @@
 """Following and unfollowing, and who follows whom."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rookery.domain.cursors import Page, read_cursor, write_cursor
 from rookery.domain.errors import BrokenRule
@@ -13,6 +15,7 @@ from rookery.ports.store import Store
 from rookery.services.accounts import Accounts
 from rookery.services.callers import Caller
 from rookery.services.filling import EXCEPTIONS, RELATION, TIMELINE, Filler
+from rookery.services.paging import full_page
 from rookery.services.promises import Promises
 
 FOLLOWEES = "e"
@@ -65,15 +68,11 @@ class Follows:
 
     async def followees(self, user: UserRecord, limit: int, cursor: str | None) -> Page[User]:
         """Whom a user follows, the newest members first."""
-        below = UserId(read_cursor(FOLLOWEES, cursor)) if cursor is not None else None
-        ids = await self.store.followees(user.id, below, limit + 1)
-        return await self._page(FOLLOWEES, list(ids), limit)
+        return await self._page(FOLLOWEES, partial(self.store.followees, user.id), limit, cursor)
 
     async def followers(self, user: UserRecord, limit: int, cursor: str | None) -> Page[User]:
         """Who follows a user, the newest members first."""
-        below = UserId(read_cursor(FOLLOWERS, cursor)) if cursor is not None else None
-        ids = await self.store.followers(user.id, below, limit + 1)
-        return await self._page(FOLLOWERS, list(ids), limit)
+        return await self._page(FOLLOWERS, partial(self.store.followers, user.id), limit, cursor)
 
     def _check(self, caller: Caller, follower: UserId, followee: UserId) -> None:
         caller.require_self(follower)
@@ -85,10 +84,16 @@ class Follows:
         self.promises.keep(promise)
         self.accounts.forget_counts(follower, followee)
 
-    async def _page(self, kind: str, ids: list[UserId], limit: int) -> Page[User]:
-        shown = ids[:limit]
-        users = await self.accounts.show_all(shown)
-        return Page(users, write_cursor(kind, shown[-1]) if len(ids) > limit else None)
+    async def _page(
+        self,
+        kind: str,
+        read: Callable[[UserId | None, int], Awaitable[Sequence[UserId]]],
+        limit: int,
+        cursor: str | None,
+    ) -> Page[User]:
+        below = UserId(read_cursor(kind, cursor)) if cursor is not None else None
+        users, last = await full_page(limit, below, read, self.accounts.show_all, lambda user: user)
+        return Page(users, write_cursor(kind, last) if last is not None else None)
 
 
 async def drop_relation(filler: Filler, follower: UserId) -> None:

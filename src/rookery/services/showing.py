@@ -1,7 +1,9 @@
 """Turning ids into what people see (hydrating): fragments and authors from the cache, counts from the ranking."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, UserId
@@ -27,15 +29,41 @@ class Showing:
         self._ranking = ranking
         self.tweets = Kind(TWEET, DAY_SECONDS, self._load_tweets)
         self.authors = Kind(AUTHOR, DAY_SECONDS, self._load_authors)
+        self._withheld: Counter[TweetId] = Counter()
+        """Tweets whose posts are not answered yet, and how many requests write each."""
+
+    @contextmanager
+    def withheld(self, tweet: TweetId) -> Iterator[None]:
+        """Show a tweet nowhere until it is in its author's list and in feeds: from before its write to its answer.
+
+        Else a client could see it in its author's list, and not in a feed that it reads after that.
+        """
+        self._withheld[tweet] += 1
+        try:
+            yield
+        finally:
+            self._withheld[tweet] -= 1
+            if not self._withheld[tweet]:
+                del self._withheld[tweet]
+
+    @property
+    def writing(self) -> int:
+        """How many tweets are withheld now."""
+        return len(self._withheld)
+
+    def is_withheld(self, tweet: TweetId) -> bool:
+        """Whether this process is writing a tweet, so that nobody is shown it yet."""
+        return tweet in self._withheld
 
     async def show(self, entries: Sequence[bytes], counts: Mapping[TweetId, int] | None = None) -> list[bytes | None]:
-        """The JSON of each entry's `Tweet`; None for one that is deleted, or whose author is.
+        """The JSON of each entry's `Tweet`; None for one that is deleted or withheld, or whose author is deleted.
 
         The counts are those given, else the ranking is asked for them.
         """
         if not entries:
             return []
         ids = [tweet_of(item) for item in entries]
+        withheld = {raw for raw in ids if raw in self._withheld} if self._withheld else ()
         authors = list(dict.fromkeys(author_of(item) for item in entries))
         wanted = [(self.tweets, raw) for raw in ids] + [(self.authors, raw) for raw in authors]
         held = await self._filler.read(wanted)
@@ -46,7 +74,7 @@ class Showing:
         alive = {
             at: (value.body, name)
             for at, (item, value) in enumerate(zip(entries, held, strict=False))
-            if value and value.body and (name := names[author_of(item)]) is not None
+            if value and value.body and (name := names[author_of(item)]) is not None and ids[at] not in withheld
         }
         found = (
             await self._counts([(ids[at], _root_of(body)) for at, (body, _) in alive.items()])

@@ -16,6 +16,8 @@ from rookery.services.showing import Showing
 _WALK = 1_000
 _SLICE = 100
 """Ranked tweets that are looked through before others have the event loop: about two milliseconds."""
+_MOST_WRITING = 100
+"""Tweets being written that one reading of the ranking makes up for."""
 
 
 class Top:
@@ -36,11 +38,12 @@ class Top:
         Raises:
             Unavailable: `ranking_unavailable`.
         """
-        ranked = await self.ranking.top(limit)
+        # Tweets that are being written are in the ranking, and not shown yet.
+        ranked = await self.ranking.top(limit + min(self._showing.writing, _MOST_WRITING))
         records = await self.store.tweets([item.tweet for item in ranked])
         shown = await self._show(ranked, records)
-        if len(shown) == len(ranked):
-            return shown
+        if len(shown) >= min(limit, len(ranked)):
+            return shown[:limit]
         return (await self._searched())[:limit]
 
     async def hide(self, author: UserId) -> None:

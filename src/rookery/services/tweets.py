@@ -1,7 +1,7 @@
 """Posting, retweeting, deleting and reading tweets."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -21,6 +21,7 @@ from rookery.services.accounts import Accounts
 from rookery.services.callers import Caller
 from rookery.services.fanout import Fanout
 from rookery.services.filling import TWEET, Filler
+from rookery.services.paging import full_page
 from rookery.services.promises import Promises
 from rookery.services.showing import Showing
 from rookery.services.top import Top
@@ -103,14 +104,15 @@ class Tweets:
                 self.clock.new_tweet_id(), author.id, draft.title, draft.body, draft.retweet, initial=draft.initial
             )
             promise = self.promises.make(Work.POST, tweet.id)
-            written = await self.store.add_tweet(tweet, self.most_depth, once, promise, single=not caller.anyone)
-            # A repeated write is delivered and counted again: the first attempt may have ended between. Both take it
-            # once. It has no promise of its own, as the first one's is on the list or was kept.
-            if not (written.had and written.repeated) or self._is_new(written.tweet):
-                counted = not written.owes_count or await self._try(self.top.count, written.tweet)
-                delivering = True
-                kept = written.promise if counted else None  # else it stays on the list
-                await self.fanout.deliver(written.tweet.id, author.id, author.fanout, kept)
+            with self.showing.withheld(tweet.id):
+                written = await self.store.add_tweet(tweet, self.most_depth, once, promise, single=not caller.anyone)
+                # A repeated write is delivered and counted again: the first attempt may have ended between. Both take
+                # it once. It has no promise of its own, as the first one's is on the list or was kept.
+                if not (written.had and written.repeated) or self._is_new(written.tweet):
+                    counted = not written.owes_count or await self._try(self.top.count, written.tweet)
+                    delivering = True
+                    kept = written.promise if counted else None  # else it stays on the list
+                    await self.fanout.deliver(written.tweet.id, author.id, author.fanout, kept)
         finally:
             if not delivering:
                 self.fanout.withdraw(author.id)
@@ -154,12 +156,14 @@ class Tweets:
         return shown
 
     async def by_author(self, author: UserRecord, limit: int, cursor: str | None) -> Page[bytes]:
-        """A page of one author's tweets, newest first."""
+        """A page of one author's tweets, newest first. It is full while there are more."""
+
+        async def read(below: TweetId | None, want: int) -> Sequence[bytes]:
+            return (await self.store.tails([(author.id, below)], want))[0]
+
         below = TweetId(read_cursor(BY_AUTHOR, cursor)) if cursor is not None else None
-        entries = (await self.store.tails([(author.id, below)], limit + 1))[0]
-        shown = await self.showing.show(entries[:limit])
-        more = write_cursor(BY_AUTHOR, tweet_of(entries[limit - 1])) if len(entries) > limit else None
-        return Page([item for item in shown if item is not None], more)
+        items, last = await full_page(limit, below, read, self.showing.show, tweet_of)
+        return Page(items, write_cursor(BY_AUTHOR, last) if last is not None else None)
 
     async def chain(self, tweet: TweetId, limit: int, cursor: str | None) -> Page[bytes]:
         """A page of the JSON of `ChainedTweet`s: the tweet, the one it retweets, and so on up to the root.
@@ -203,7 +207,7 @@ class Tweets:
 
     async def _record(self, tweet: TweetId) -> TweetRecord:
         record = (await self.store.tweets([tweet])).get(tweet)
-        if record is None:
+        if record is None or self.showing.is_withheld(tweet):
             raise unknown_tweet()
         return record
 

@@ -6,6 +6,7 @@ from litestar import Request
 from litestar.types import Scope
 
 from rookery.services.callers import NOBODY, Caller
+from rookery.services.pulling import Asker
 from rookery.web.limits import Meter
 from rookery.web.options import Services, WebOptions
 
@@ -72,6 +73,12 @@ def code_of(scope: Scope) -> str | None:
 def caller_of(scope: Scope) -> Caller:
     """Who is asking."""
     return cast("Caller", cast("dict[str, Any]", scope).get(_CALLER, NOBODY))
+
+
+def asker_of(scope: Scope) -> Asker:
+    """The client of a read, as its share of costly ones is counted."""
+    user = caller_of(scope).user
+    return Asker(address_of(scope), user.id if user else None)
 
 
 def address_of(scope: Scope) -> str:

@@ -271,7 +271,16 @@ async def count_followers(session: Session, user: UserId) -> int:
     return sum(rows[0][0] for rows in parts)
 
 
-async def unfollowed(session: Session, user: UserId, since: int) -> list[UserId]:
+async def followed_among(session: Session, user: UserId, others: Sequence[UserId]) -> set[UserId]:
+    """See `Store.followed_among`."""
+    query = "SELECT followee FROM following WHERE follower = ? AND state = 0 AND followee IN ?"
+    batches = [list(others[start : start + MOST_AT_ONCE]) for start in range(0, len(others), MOST_AT_ONCE)]
+    parts = await session.each([partial(session.read, query, user, some) for some in batches])
+    return {UserId(followee) for rows in parts for (followee,) in rows}
+
+
+async def unfollowed(session: Session, user: UserId, since: int, limit: int) -> list[UserId] | None:
     """See `Store.unfollowed_since`."""
-    rows = await session.read("SELECT followee, at FROM following WHERE follower = ? AND state = 1", user)
-    return [UserId(followee) for followee, at in rows if at >= since]
+    query = "SELECT followee, at FROM following WHERE follower = ? AND state = 1 LIMIT ?"
+    rows = await session.read(query, user, limit + 1)
+    return None if len(rows) > limit else [UserId(followee) for followee, at in rows if at >= since]

@@ -7,7 +7,7 @@ several - a name, a key, a follow within the bound, who deleted first - is decid
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -283,8 +283,11 @@ class CassandraStore:
     async def has_followers(self, user: UserId, least: int) -> bool:
         return await follow_rows.has_followers(self._session, user, least)
 
-    async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
-        return await follow_rows.unfollowed(self._session, user, max(since, self._unfollows_forgotten))
+    async def followed_among(self, user: UserId, others: Sequence[UserId]) -> Set[UserId]:
+        return await follow_rows.followed_among(self._session, user, others)
+
+    async def unfollowed_since(self, user: UserId, since: int, limit: int) -> Sequence[UserId] | None:
+        return await follow_rows.unfollowed(self._session, user, max(since, self._unfollows_forgotten), limit)
 
     # --- tweets ------------------------------------------------------------------------------------------------------
 

@@ -605,9 +605,18 @@ reads('follows', function(keys, args)
     return found
 end)
 
--- user, time: followees
+-- user, then others: those of them whom the user follows
+reads('followed', function(keys, args)
+    local found = {}
+    for at = 2, #args do
+        if lookup(keys[1] .. 'following:' .. args[1], args[at]) then found[#found + 1] = args[at] end
+    end
+    return found
+end)
+
+-- user, time, limit: so many followees at most
 reads('unfollowed', function(keys, args)
-    return redis.call('ZRANGEBYSCORE', keys[1] .. 'unfollowed:' .. args[1], args[2], '+inf')
+    return redis.call('ZRANGEBYSCORE', keys[1] .. 'unfollowed:' .. args[1], args[2], '+inf', 'LIMIT', 0, args[3])
 end)
 
 -- tweets: the shards where they lie

@@ -6,7 +6,7 @@ server is one shard, and each write one such function; on a cluster the rest of 
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from heapq import merge
@@ -332,8 +332,15 @@ class RedisStore:
     async def has_followers(self, user: UserId, least: int) -> bool:
         return (await self.user_counts(user)).followers >= least
 
-    async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
-        return [UserId(one) for one in await self._shards.of(user).call("unfollowed", user, since)]
+    async def followed_among(self, user: UserId, others: Sequence[UserId]) -> Set[UserId]:
+        found: set[UserId] = set()
+        for shard, some in batches({self._shards.of(user): others}):
+            found.update(UserId(one) for one in await shard.call("followed", user, *some))
+        return found
+
+    async def unfollowed_since(self, user: UserId, since: int, limit: int) -> Sequence[UserId] | None:
+        found = await self._shards.of(user).call("unfollowed", user, since, limit + 1)
+        return None if len(found) > limit else [UserId(one) for one in found]
 
     # --- tweets ------------------------------------------------------------------------------------------------------
 

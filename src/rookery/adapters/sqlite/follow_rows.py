@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from rookery.adapters.sqlite import key_rows, promise_rows
-from rookery.adapters.sqlite.user_rows import require_live
+from rookery.adapters.sqlite.user_rows import chunks, marks, require_live
 from rookery.domain.errors import Conflict
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import UserId
@@ -82,10 +82,22 @@ def has_followers(sql: sqlite3.Connection, user: UserId, least: int) -> bool:
     return bool(row.fetchone()[0] >= least)
 
 
-def unfollowed_since(sql: sqlite3.Connection, user: UserId, since: int) -> list[UserId]:
+def followed_among(sql: sqlite3.Connection, user: UserId, others: Sequence[UserId]) -> set[UserId]:
+    """See `Store.followed_among`."""
+    found: set[UserId] = set()
+    for some in chunks(others):
+        rows = sql.execute(
+            f"SELECT followee FROM follow WHERE follower = ? AND followee IN ({marks(some)})",  # noqa: S608 - only marks
+            (user, *some),
+        )
+        found.update(UserId(row[0]) for row in rows)
+    return found
+
+
+def unfollowed_since(sql: sqlite3.Connection, user: UserId, since: int, limit: int) -> list[UserId] | None:
     """See `Store.unfollowed_since`."""
-    rows = sql.execute("SELECT followee FROM unfollow WHERE follower = ? AND at >= ?", (user, since))
-    return [UserId(row[0]) for row in rows]
+    rows = sql.execute("SELECT followee, at FROM unfollow WHERE follower = ? LIMIT ?", (user, limit + 1)).fetchall()
+    return None if len(rows) > limit else [UserId(followee) for followee, at in rows if at >= since]
 
 
 def remove_some_of(sql: sqlite3.Connection, user: UserId, limit: int) -> int:

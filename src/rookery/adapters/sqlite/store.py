@@ -1,7 +1,7 @@
 """The store in one SQLite file."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -147,9 +147,13 @@ class SqliteStore:
                 return follow_rows.has_followers(sql, user, least)
         return await self._database.read_long(lambda sql: follow_rows.has_followers(sql, user, least))
 
-    async def unfollowed_since(self, user: UserId, since: int) -> Sequence[UserId]:
+    async def followed_among(self, user: UserId, others: Sequence[UserId]) -> Set[UserId]:
         with self._database.reading() as sql:
-            return follow_rows.unfollowed_since(sql, user, since)
+            return follow_rows.followed_among(sql, user, others)
+
+    async def unfollowed_since(self, user: UserId, since: int, limit: int) -> Sequence[UserId] | None:
+        with self._database.reading() as sql:
+            return follow_rows.unfollowed_since(sql, user, since, limit)
 
     async def add_tweet(
         self,

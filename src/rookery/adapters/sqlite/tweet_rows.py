@@ -17,6 +17,8 @@ from rookery.ports.store import Below, Written
 
 _COLUMNS = "id, author, title, body, retweet, root, depth, initial, deleted"
 _ABOVE_ALL = b"\xff" * 17
+_HEADS = 100
+"""Authors whose newest tweets one statement finds."""
 
 _Row = tuple[bytes, bytes, str, str, bytes | None, bytes | None, int, int, int]
 
@@ -129,12 +131,29 @@ def by_ids(sql: sqlite3.Connection, ids: Sequence[TweetId]) -> dict[TweetId, Twe
 
 
 def tails(sql: sqlite3.Connection, wanted: Sequence[Below], limit: int) -> list[list[bytes]]:
-    """See `Store.tails`. One short index scan an author: faster here than any one statement for all of them."""
+    """See `Store.tails`. One short index scan an author: faster here than any one statement for all of them.
+
+    But for the newest of each, which one statement finds four times as fast.
+    """
+    if limit == 1:
+        return _newest_of_each(sql, wanted)
     query = "SELECT id FROM tweet WHERE author = ? AND id < ? AND NOT deleted ORDER BY id DESC LIMIT ?"
     return [
         [entry(TweetId(row[0]), author) for row in sql.execute(query, (author, below or _ABOVE_ALL, limit)).fetchall()]
         for author, below in wanted
     ]
+
+
+def _newest_of_each(sql: sqlite3.Connection, wanted: Sequence[Below]) -> list[list[bytes]]:
+    found: list[list[bytes]] = []
+    for some in chunks(wanted, _HEADS):
+        query = (
+            "SELECT column1, (SELECT id FROM tweet WHERE author = column1 AND id < column2 AND NOT deleted"  # noqa: S608
+            f" ORDER BY id DESC LIMIT 1) FROM (VALUES {','.join(['(?,?)'] * len(some))})"  # only marks
+        )
+        rows = sql.execute(query, [each for author, below in some for each in (author, below or _ABOVE_ALL)])
+        found += [[entry(TweetId(newest), UserId(author))] if newest else [] for author, newest in rows]
+    return found
 
 
 def delete(sql: sqlite3.Connection, tweet: TweetId, *, counts: bool) -> Written:

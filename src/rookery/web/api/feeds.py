@@ -5,7 +5,7 @@ from litestar import Response, get
 from rookery.domain.tweets import Tweet
 from rookery.web.api.reading import require_reader
 from rookery.web.api.shapes import LIMIT, Cursor, Limit, PathUser, answers, reply, reply_page
-from rookery.web.context import AnyRequest, services_of
+from rookery.web.context import AnyRequest, asker_of, services_of
 
 
 @get(
@@ -19,7 +19,8 @@ async def home(request: AnyRequest, user_id: PathUser, limit: Limit = LIMIT, cur
     """Read a feed."""
     require_reader(request)
     services = services_of(request)
-    page = await services.feeds.home(await services.accounts.find_id(user_id), limit, cursor)
+    owner = await services.accounts.find_id(user_id)
+    page = await services.feeds.home(owner, limit, cursor, asker_of(request.scope))
     return reply_page(request, page, limit)
 
 
