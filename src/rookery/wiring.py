@@ -380,7 +380,7 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
     jobs = Jobs(clock)
     services = Services(
         accounts=accounts,
-        follows=Follows(store, filler, clock, accounts, promises, settings.max_followees),
+        follows=Follows(store, filler, clock, accounts, promises, settings.max_followees, backends.reached),
         tweets=Tweets(store, filler, clock, accounts, showing, fanout, top, promises, settings.max_chain),
         feeds=Feeds(store, filler, showing, clock, pulls),
         top=top,

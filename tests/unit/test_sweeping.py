@@ -13,6 +13,7 @@ from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import Database, SqliteRanking, SqliteStore
 from rookery.config import Settings
 from rookery.domain.errors import Unavailable
+from rookery.domain.idempotency import once
 from rookery.domain.ids import TweetId, UserId
 from rookery.domain.promises import Work
 from rookery.domain.tweets import Link
@@ -360,3 +361,35 @@ async def test_what_a_dead_server_owes_the_ranking_is_counted_long_before_it_is_
         hasher.close()
         for file in files:
             await file.close()
+
+
+async def test_promises_of_a_time_when_the_clock_was_ahead_are_kept_too(town: Town) -> None:
+    ada = await town.user("ada")
+    bob = await town.user("bob", "ada")
+    assert await town.feed(bob) == []
+    hour = 60 * 60 * 1000
+    town.clock.millis += hour
+    town.cache.is_away = town.ranking.is_away = True
+    tweet = await town.one.services.tweets.post(ANYONE, ada, Draft("", "from the future"))
+    town.cache.is_away = town.ranking.is_away = False
+    assert await town.promised() == [Work.POST]
+    town.clock.millis -= hour
+    async with asyncio.timeout(5):
+        while await town.sweep() == 0:
+            town.clock.millis += 100
+    assert await town.feed(bob) == ["from the future"]
+    assert id_of(tweet) in {item.tweet for item in await town.other.backends.ranking.top(10)}
+    assert await town.promised() == []
+
+
+async def test_a_follow_asked_for_again_drops_what_is_cached_again(town: Town) -> None:
+    """The first server may have ended between its write and that."""
+    ada, bob = await town.user("ada"), await town.user("bob")
+    await town.one.services.tweets.post(ANYONE, ada, Draft("", "x"))
+    assert await town.feed(bob) == []
+    key = once(b"", "key", b"digest", town.clock.now())
+    await town.one.backends.store.follow(bob.id, ada.id, town.clock.now(), 10, key)  # and there it ended
+    assert await town.feed(bob) == [], "what is cached is of before"
+    assert await town.other.services.follows.is_done(key, "@bob")
+    assert await town.feed(bob) == ["x"]
+    assert await town.other.services.follows.is_done(key, "@nobody"), "also for one who is gone"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from rookery.domain.ids import id_at
+
 
 class Work(IntEnum):
     """What is to be done about a subject. Each can be done twice."""
@@ -19,6 +21,20 @@ class Work(IntEnum):
 
 COUNTED = frozenset({Work.POST, Work.DELETE})
 """What the ranking is told of."""
+
+
+AHEAD_MILLIS = 60_000
+"""How far ahead of the clock an id is of a time when that was wrong: the clocks of servers differ by much less."""
+MOST_AHEAD_MILLIS = 25 * 60 * 60 * 1000
+"""How far ahead of the clock such ids are looked for."""
+
+
+def made_ahead(now: int) -> tuple[int, bytes]:
+    """Between what to look for promises that were made while the clock was ahead: a time, and the id behind which.
+
+    Nobody else would come to them until the clock is there again. `now` in milliseconds since 1970.
+    """
+    return now + MOST_AHEAD_MILLIS, id_at(now + AHEAD_MILLIS, b"\xff" * 10)
 
 
 @dataclass(frozen=True, slots=True)

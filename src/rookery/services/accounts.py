@@ -228,7 +228,10 @@ class Accounts:
         user = UserId(made) if made else None
         # The note is made before the deletion, which may have failed.
         records = await self._store.users([user]) if user else {}
-        return user if user and user in records and records[user].deleted else None
+        if user is None or user not in records or not records[user].deleted:
+            return None
+        await self._filler.drop([AUTHOR + user])  # again: who deleted them may have ended before that
+        return user
 
     # --- who is who --------------------------------------------------------------------------------------------------
 

@@ -1,16 +1,18 @@
 """Following and unfollowing, and who follows whom."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from rookery.domain.cursors import Page, read_cursor, write_cursor
-from rookery.domain.errors import BrokenRule
+from rookery.domain.errors import BrokenRule, NotFound
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import UserId
 from rookery.domain.promises import Promise, Work
 from rookery.domain.users import User, UserRecord
 from rookery.ports.clock import Clock
+from rookery.ports.steps import Steps, unwatched
 from rookery.ports.store import Store
 from rookery.services.accounts import Accounts
 from rookery.services.callers import Caller
@@ -32,6 +34,7 @@ class Follows:
     accounts: Accounts
     promises: Promises
     most: int
+    reached: Steps = unwatched
 
     async def follow(self, caller: Caller, follower: UserRecord, followee: UserRecord, once: Once | None) -> None:
         """Let one follow another. Doing it twice changes nothing.
@@ -44,15 +47,23 @@ class Follows:
         self._check(caller, follower.id, followee.id)
         promise = self.promises.make(Work.FOLLOWS, follower.id)
         await self.store.follow(follower.id, followee.id, self.clock.now(), self.most, once, promise=promise)
+        self.reached("follow.written")
         await self._changed(follower.id, followee.id, promise)
 
-    async def is_done(self, once: Once) -> bool:
+    async def is_done(self, once: Once, follower: str) -> bool:
         """Whether the follow of this key was done: then it is answered alike, also if a user is gone since.
+
+        Its effect on what is cached is made again: who did it first may have ended before that. `follower` is the
+        reference in the request.
 
         Raises:
             BrokenRule: `idempotency_key_reused`.
         """
-        return await self.store.recall(once) is not None
+        if await self.store.recall(once) is None:
+            return False
+        with suppress(NotFound):
+            await drop_relation(self.filler, await self.accounts.find_id(follower))
+        return True
 
     async def unfollow(self, caller: Caller, follower: UserRecord, followee: UserRecord) -> None:
         """End that one follows another. Doing it twice changes nothing.
@@ -64,6 +75,7 @@ class Follows:
         self._check(caller, follower.id, followee.id)
         promise = self.promises.make(Work.FOLLOWS, follower.id)
         await self.store.unfollow(follower.id, followee.id, self.clock.now(), promise)
+        self.reached("unfollow.written")
         await self._changed(follower.id, followee.id, promise)
 
     async def followees(self, user: UserRecord, limit: int, cursor: str | None) -> Page[User]:

@@ -2,12 +2,12 @@
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, UserId, millis_of
-from rookery.domain.promises import Promise, Work
+from rookery.domain.promises import Promise, Work, made_ahead
 from rookery.domain.tallies import Reading
 from rookery.domain.users import FanoutState
 from rookery.ports.clock import Clock
@@ -52,12 +52,10 @@ class Sweeping:
 
     async def sweep(self) -> int:
         """Keep those that are overdue; how many were kept. What can't be kept now holds up nobody."""
-        swept, waiting, unkept, after = 0, 0, 0, b""
+        swept, waiting, unkept = 0, 0, 0
         oldest: int | None = None
         seen: set[bytes] = set()
-        before = self.clock.now() - OVERDUE_MILLIS
-        while found := await self.store.promises(before, after, _AT_ONCE):
-            after = found[-1].id
+        async for found in self._overdue():
             seen.update(promise.id for promise in found)
             for promise in found:
                 try:
@@ -79,6 +77,15 @@ class Sweeping:
         if waiting:
             _log.warning("%d promises wait for what is away", waiting)
         return swept
+
+    async def _overdue(self) -> AsyncIterator[Sequence[Promise]]:
+        """Those that are old enough, some at a time, and those that were made while the clock was ahead."""
+        now = self.clock.now()
+        for before, start in ((now - OVERDUE_MILLIS, b""), made_ahead(now)):
+            after = start
+            while found := await self.store.promises(before, after, _AT_ONCE):
+                after = found[-1].id
+                yield found
 
     async def _keep(self, promise: Promise) -> bool:
         """Do what was promised, again if it was done; False if it is still on its way."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, millis_of
-from rookery.domain.promises import COUNTED, Promise, ToldRun
+from rookery.domain.promises import COUNTED, Promise, ToldRun, made_ahead
 from rookery.ports.clock import Clock
 from rookery.ports.store import Store
 from rookery.services.top import Top
@@ -63,7 +63,7 @@ class Telling:
             is_vouched = run == self.run and ranking.is_vouched
             if run != self.run:
                 self.counted.clear()
-            if run != self.run or now - self.noted >= _NOTE_MILLIS:
+            if run != self.run or abs(now - self.noted) >= _NOTE_MILLIS:  # the clock may have been set back
                 await self._look_at(run, now)
             await self._tell_promised(now - LATE_MILLIS if is_vouched else now + _SLACK_MILLIS)
         except Unavailable:
@@ -76,7 +76,7 @@ class Telling:
         if before is not None and before.run == run:
             told = replace(before, at=now)
         else:
-            told = ToldRun(run, now, now, _what_may_be_lost(before))
+            told = ToldRun(run, now, now, min(_what_may_be_lost(before), now - LAST_MILLIS))
             await self._tell_all(run, told.since)
         await self.store.note_told_run(told)
         self.run, self.noted = run, now
@@ -86,13 +86,15 @@ class Telling:
 
         Most were told of already and wait for something else, such as their deliveries.
         """
-        after, many, seen = b"", _AT_ONCE, set[bytes]()
-        while many == _AT_ONCE:
-            found = await self.store.promises(before, after, _AT_ONCE)
-            many = len(found)
-            seen.update(one.id for one in found)
-            after = found[-1].id if found else after
-            await self._count_again([one for one in found if one.work in COUNTED and one.id not in self.counted])
+        seen = set[bytes]()
+        for until, start in ((before, b""), made_ahead(self.clock.now())):
+            after, many = start, _AT_ONCE
+            while many == _AT_ONCE:
+                found = await self.store.promises(until, after, _AT_ONCE)
+                many = len(found)
+                seen.update(one.id for one in found)
+                after = found[-1].id if found else after
+                await self._count_again([one for one in found if one.work in COUNTED and one.id not in self.counted])
         self.counted &= seen
 
     async def _tell_all(self, run: bytes, since: int) -> None:
@@ -110,6 +112,11 @@ class Telling:
                 break
             await self._count_again(noted)
             self.told = noted[-1].id
+            many += len(noted)
+        _, ahead = made_ahead(until)
+        while noted := await self.store.counted(since, ahead, _AT_ONCE):  # while the clock was ahead
+            await self._count_again(noted)
+            ahead = noted[-1].id
             many += len(noted)
         if many:
             _log.warning("the ranking began anew: %d of the last counts were told again", many)

@@ -151,7 +151,8 @@ class Journal:
             low, more = after, True
             while more and len(found) < limit:
                 rows = await self._rows(bucket, low, high, limit)
-                if not rows and low == after < _first_of(bucket) and high > _first_of(bucket + 1):
+                is_past = _first_of(bucket + 1) < min(high, id_at(self._clock.now(), bytes(10)))
+                if not rows and low == after < _first_of(bucket) and is_past:
                     await self._close(bucket)
                 done = await self._session.each([partial(self._try, row) for row in rows])
                 found += [entry.promise for entry in done if entry and entry.promise]

@@ -43,7 +43,7 @@ async def follow(
     caller.require_token()
     whom = either("followee_id", followee_id, data)
     once = once_of(request, idempotency_key, [whom])
-    if once is None or not await services.follows.is_done(once):
+    if once is None or not await services.follows.is_done(once, follower_id):
         follower, followee = await services.accounts.find(follower_id), await services.accounts.find(whom)
         await services.follows.follow(caller, follower, followee, once)
     return no_content()
