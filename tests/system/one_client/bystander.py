@@ -24,8 +24,9 @@ from tools.servers.process import free_port
 T = TypeVar("T")
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-HELD_SECONDS = 0.02
-"""CPU seconds for which no attack may hold the event loop."""
+HELD_SECONDS = 0.05
+"""CPU seconds for which no attack may hold the event loop. A virtual machine's lost time counts among them, so it is more
+than the 20 ms of `tests/web/test_holds.py`, where the least of several counts."""
 _PAUSE = 0.005
 """Seconds between an answer and the next request."""
 _ANSWER_SECONDS = 30.0
@@ -47,7 +48,7 @@ class Measured(Generic[T]):
     results: list[T] = field(default_factory=list)
 
     def require(self, floor: float) -> None:
-        """Fail if the loop was held for more than 20 ms of CPU, or the p99 was more than doubled by the attack.
+        """Fail if the loop was held for more than 50 ms of CPU, or the p99 was more than doubled by the attack.
 
         Doubled against the quiet turns or the server elsewhere, whichever was slower; `floor` in seconds is always
         allowed.
