@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HELD_SECONDS = 0.05
-"""CPU seconds for which no attack may hold the event loop. Time that a virtual machine loses is among them, so these are
+"""CPU seconds for which no attack may hold the event loop. Time that a virtual machine loses is among them, so it is
 more than the 20 ms of `tests/web/test_holds.py`, where the least of several counts."""
 _PAUSE = 0.005
 """Seconds between an answer and the next request."""
