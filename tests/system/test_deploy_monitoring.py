@@ -108,7 +108,12 @@ def on_cassandra() -> list[str]:
     return flags
 
 
-AT_FAULTS = {"rookery_cassandra_failures_total", "rookery_store_failures_total", "rookery_ranking_failures_total"}
+AT_FAULTS = {
+    "rookery_cassandra_failures_total",
+    "rookery_passwords_refused_total",
+    "rookery_ranking_failures_total",
+    "rookery_store_failures_total",
+}
 """Those that are not there before something went wrong."""
 
 

@@ -149,7 +149,11 @@ def newest() -> int:
 
 def is_older(connection: sqlite3.Connection) -> bool:
     """Whether a file has tables of an older Rookery."""
-    return 0 < version_of(connection) < len(MIGRATIONS)
+    connection.execute("BEGIN")  # all that tells it is of one moment: another process may be making the tables
+    try:
+        return 0 < version_of(connection) < len(MIGRATIONS)
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def foreign() -> Conflict:
