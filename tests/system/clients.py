@@ -1,12 +1,29 @@
 """Clients whose waits take no time, of servers that fail."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
-from rookery.client import Client, Retries
+from rookery.client import Client, Retries, RookeryError
+from rookery.domain.tweets import Tweet
 from tests.faults import Proxy, Scripted
 from tests.serving import Server
+
+VOUCHED_SECONDS = 60.0
+"""Until a server that started, or whose Redis did, vouches for all counts: it tells what was not told first."""
+
+
+async def leading(client: Client, limit: int) -> list[Tweet]:
+    """The top list, as soon as the ranking is vouched for: until then it is 503."""
+    async with asyncio.timeout(VOUCHED_SECONDS):
+        while True:
+            try:
+                return await client.top(limit)
+            except RookeryError as refused:
+                if refused.code != "ranking_unavailable":
+                    raise
+                await asyncio.sleep(0.1)
 
 
 def new_name() -> str:

@@ -14,6 +14,7 @@ import pytest
 from rookery.client import Client
 from tests.contract.adapters import cassandra, redis
 from tests.serving import Server
+from tests.system.clients import leading
 from tests.system.commands import database, rookery
 from tests.system.killing import all_steps, killed_at
 from tests.system.worlds import generated_world
@@ -95,7 +96,7 @@ async def test_all_of_it_goes_there_and_back(on_sqlite: Path, elsewhere: Path, t
         try:
             async with Client(server.url) as client:
                 again = await client.post("user_1", "hello", idempotency_key="key-of-the-first-tweet")
-                answers.append((await client.top(10), (await client.feed_page("@user_3", 100)).items, again.id))
+                answers.append((await leading(client, 10), (await client.feed_page("@user_3", 100)).items, again.id))
         finally:
             server.stop()
     assert answers[0] == answers[1]

@@ -20,6 +20,7 @@ from tests.contract.adapters import cassandra
 from tests.model import Model
 from tests.servers import running
 from tests.serving import Server
+from tests.system.clients import leading
 from tests.system.commands import rookery
 from tests.system.worlds import World, counted_file, counted_rows, generated_world, real_world
 from tools.servers import Memcached, Redis, RedisCluster
@@ -213,9 +214,9 @@ async def test_the_top_ten_is_the_files_own(place: Place, tmp_path: Path) -> Non
             )
     async with serving(place, data) as clients:
         leaders = sorted(rows, key=lambda row: int(row["retweets"]), reverse=True)[:10]
-        top = await clients[0].top(10)
+        top = await leading(clients[0], 10)
         for client in clients:
-            assert await client.top(10) == top
+            assert await leading(client, 10) == top
             assert [tweet.count_retweet for tweet in top] == [int(row["retweets"]) for row in leaders]
             assert [tweet.body for tweet in top] == [normal(row["text"]) for row in leaders]
             for account in accounts:

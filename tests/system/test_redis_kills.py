@@ -18,6 +18,7 @@ import redis
 from rookery.client import Client, Retries, RookeryError
 from tests.servers import cut_back, log_sizes, master_of, replicas_of, started
 from tests.serving import Server, running_server
+from tests.system.clients import leading
 from tests.system.commands import rookery
 from tools.servers import Redis, RedisCluster
 
@@ -109,9 +110,9 @@ async def expect_counts(server: Server, root: UUID) -> None:
             while (await client.tweet(root)).count_retweet != there:
                 await asyncio.sleep(0.1)
             # A Redis that syncs each write may be late for once, and then nobody knows the count.
-            while (leading := [tweet.count_retweet for tweet in await client.top(1)]) == [None]:
+            while (counts := [tweet.count_retweet for tweet in await leading(client, 1)]) == [None]:
                 await asyncio.sleep(0.1)
-        assert leading == [there]
+        assert counts == [there]
     done = await asyncio.to_thread(rookery, "recount", "--data", str(server.data), *server.flags)
     assert " 0 were wrong" in done.stdout
 

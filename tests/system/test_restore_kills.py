@@ -22,6 +22,7 @@ from rookery.wiring import Sharing, open_backends
 from tests.contract.adapters import redis
 from tests.contract.expecting import refused
 from tests.serving import Server, running_server
+from tests.system.clients import leading
 from tests.system.commands import database, rookery
 from tests.system.killing import all_steps, killed_at
 
@@ -177,7 +178,7 @@ def part(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def expect_counts(server: Server) -> None:
     async with Client(server.url) as client:
-        top = await client.top(2)
+        top = await leading(client, 2)
         assert [tweet.count_retweet for tweet in top] == [1, 0]
 
 
