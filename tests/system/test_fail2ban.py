@@ -1,7 +1,6 @@
 """The filter for fail2ban, on lines that a real server wrote: who is banned for what, in either format of the log."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from configparser import RawConfigParser
@@ -12,7 +11,7 @@ import pytest
 
 from tests.servers import do_without
 from tests.serving import Server, running_server
-from tools.servers import Missing
+from tools.servers.installing import Missing, require
 
 FILTER = Path("deploy/fail2ban/rookery.conf")
 PASSWORD, TYPED_AS_NAME = "correct horse", 'my "secret" password'
@@ -72,9 +71,10 @@ def test_in_its_other_mode_the_filter_finds_other_refusals(log: str) -> None:
 
 @pytest.mark.parametrize(("mode", "expected"), [("normal", GUESSED), ("aggressive", REFUSED)])
 def test_fail2ban_itself_finds_the_same(log: str, tmp_path: Path, mode: str, expected: list[str]) -> None:
-    program = shutil.which("fail2ban-regex")
-    if program is None:
-        do_without(Missing("fail2ban is missing"))
+    try:
+        program = require("fail2ban-regex", "fail2ban")
+    except Missing as missing:
+        do_without(missing)
     file = tmp_path / "log"
     file.write_text(log)
     command = [program, "-o", "ip", str(file), f"{FILTER.resolve()}[mode={mode}]"]

@@ -3,16 +3,16 @@
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import httpx
-import pytest
 
+from tests.servers import do_without
 from tests.serving import Server
+from tools.servers.installing import Missing, require
 
 _SHIM = """
 #define _GNU_SOURCE
@@ -38,11 +38,13 @@ def _waited(server: Server) -> list[float]:
 
 
 async def test_behind_a_stuck_sync_writes_are_refused_in_time_and_reads_go_on(tmp_path: Path) -> None:
-    if not shutil.which("gcc"):
-        pytest.skip("needs gcc")
+    try:
+        compiler = require("gcc", "gcc")
+    except Missing as missing:
+        do_without(missing)
     (tmp_path / "shim.c").write_text(_SHIM)
     shim, stuck = tmp_path / "shim.so", tmp_path / "stuck"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", shim, tmp_path / "shim.c", "-ldl"], check=True)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, tmp_path / "shim.c", "-ldl"], check=True)
     server = Server(tmp_path / "data", env={"LD_PRELOAD": str(shim), "TEST_HANG": str(stuck)}, measured=False)
     server.start()
     limits = httpx.Limits(max_connections=WRITERS + 100, max_keepalive_connections=0)
