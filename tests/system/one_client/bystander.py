@@ -47,11 +47,12 @@ class Measured(Generic[T]):
     """Statuses of the bystander's answers during the attacks."""
     results: list[T] = field(default_factory=list)
 
-    def require(self, floor: float) -> None:
+    def require(self, floor: float, bursts: int = 0) -> None:
         """Fail if the loop was held for more than 50 ms of CPU, or the p99 was more than doubled by the attack.
 
         Doubled against the quiet turns or the server elsewhere, whichever was slower; `floor` in seconds is always
-        allowed.
+        allowed. Requests that come together, by hundreds, are begun in one turn of the loop: so often, in `bursts`, it
+        may be held by them.
         """
         quiet, attacked, elsewhere = (_percentile(took) for took in (self.quiet, self.attacked, self.elsewhere))
         told = (
@@ -59,7 +60,7 @@ class Measured(Generic[T]):
             f" held {self.holds} times; {len(self.attacked)} answers"
         )
         assert self.attacked, "nothing was measured"
-        assert not self.holds, told
+        assert self.holds <= bursts, told
         assert attacked <= max(2 * quiet, 2 * elsewhere, floor), told
 
 

@@ -87,4 +87,4 @@ def test_cold_pulls_hold_up_nobody_and_have_a_bound(tmp_path: Path, is_kept: boo
         told = measured.results[0]
         assert told.keys() <= {200, 503}, told
         assert told[200] > 0
-    measured.require(floor=0.1)
+    measured.require(floor=0.1, bursts=3)
