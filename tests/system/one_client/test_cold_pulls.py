@@ -12,7 +12,6 @@ import pytest
 from rookery.adapters.sqlite import Database, SqliteStore
 from rookery.adapters.system import SystemClock
 from rookery.domain.cursors import write_cursor
-from rookery.domain.ids import TweetId
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import UserRecord
 from rookery.ports.store import Credentials
@@ -28,14 +27,15 @@ MOST_GROWTH = 200 << 20
 """Bytes by which the server's memory may grow; it grew by 10 MB for each request."""
 
 
-async def fill(folder: Path) -> None:
-    """A reader of many followees, each with one tweet."""
+async def fill(folder: Path) -> str:
+    """A reader of many followees, each with one tweet; a cursor so old that no timeline reaches it."""
     clock = SystemClock()
     database = Database(folder / "rookery.db")
     store = SqliteStore(database, counts=True)
     try:
         reader = UserRecord(clock.new_user_id(), "heavy", "heavy", is_admin=False)
         await store.add_user(reader, Credentials())
+        oldest: list[TweetRecord] = []
         for start in range(0, FOLLOWEES, 1_000):
             users = [
                 UserRecord(clock.new_user_id(), f"f{number}", "f", is_admin=False)
@@ -43,7 +43,10 @@ async def fill(folder: Path) -> None:
             ]
             await asyncio.gather(*(store.add_user(user, Credentials()) for user in users))
             await store.add_follows([(reader.id, user.id) for user in users], clock.now())
-            await store.add_tweets([TweetRecord(clock.new_tweet_id(), user.id, "", "x", None) for user in users])
+            tweets = [TweetRecord(clock.new_tweet_id(), user.id, "", "x", None) for user in users]
+            await store.add_tweets(tweets)
+            oldest = oldest or tweets
+        return write_cursor(CURSOR, oldest[len(oldest) // 2].id)
     finally:
         await store.close()
         await database.close()
@@ -76,9 +79,7 @@ def memory_of(process: int) -> int:
 @pytest.mark.parametrize("is_kept", [True, False], ids=["answered", "given up"])
 def test_cold_pulls_hold_up_nobody_and_have_a_bound(tmp_path: Path, is_kept: bool) -> None:
     (tmp_path / "data").mkdir()
-    asyncio.run(fill(tmp_path / "data"))
-    newest = write_cursor(CURSOR, TweetId(bytes([255]) * 16))
-    cold = f"/feed/@heavy?limit=100&cursor={newest}"
+    cold = f"/feed/@heavy?limit=100&cursor={asyncio.run(fill(tmp_path / 'data'))}"
     with place(tmp_path) as at:
         before = memory_of(at.attacked.process.pid)
         measured = beside(at, LIVEZ, pull, cold, is_kept, turns=1)
