@@ -117,7 +117,7 @@ class Shard:
         """About so many fields of a hash, and the cursor behind them, 0 at the end."""
         command = ("HSCAN", self.base + key, cursor, "COUNT", many)
         behind, rows = await self._try(lambda: self._client.ask(self.base, *command))
-        return int(behind), list(rows)
+        return int(behind), rows[::2]
 
     async def infos(self) -> Sequence[Mapping[str, Any]]:
         """What each server with keys, of this shard or another, tells of itself."""

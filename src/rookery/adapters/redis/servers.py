@@ -8,10 +8,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
+from redis.asyncio.connection import AbstractConnection
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, RedisError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TimedOut
 
@@ -21,6 +31,10 @@ _CONNECTIONS = 4
 """Over which one server is asked, and as many more for what a replica must have."""
 _AT_ONCE = 100
 """Commands that are sent together."""
+_IDLE_SECONDS = 1.0
+"""Idle time after which a connection is checked with a PING before it carries commands."""
+_PING_SECONDS = 0.25
+"""The longest wait for the answer to that PING; then the connection is replaced."""
 _MAP_SECONDS = 0.25
 """How long those nodes of a cluster are waited for that tell last where the slots are."""
 _AGAIN_SECONDS = 0.05
@@ -104,6 +118,9 @@ class Server:
             )
         )
         self._timeout = timeout
+        self._answered_at: WeakKeyDictionary[AbstractConnection, float] = WeakKeyDictionary()
+        self._failed_at = float("-inf")
+        """When a connection was lost, by the event loop's clock: then the idle ones may be lost, too."""
         self._reads, self._writes = _Queue(), _Queue()
         self._sending: set[asyncio.Task[None]] = set()
         self._is_of_cluster: bool | None = access.is_cluster or None
@@ -162,12 +179,37 @@ class Server:
         """What it answers to each; a refusal is an exception among them."""
         if self._is_of_cluster is None:
             await self._require_alone()
-        if len(commands) == 1:
-            return [await self._client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return await pipeline.execute(raise_on_error=False)
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            await self._require_alive(connection)
+            try:
+                answers = await _exchange(connection, commands)
+            except BaseException:
+                self._failed_at = asyncio.get_running_loop().time()
+                await connection.disconnect(nowait=True)  # else the next user would read what is still to come
+                raise
+            self._answered_at[connection] = asyncio.get_running_loop().time()
+            return answers
+        finally:
+            await pool.release(connection)
+
+    async def _require_alive(self, connection: AbstractConnection) -> None:
+        """Replace a connection that died while it was idle.
+
+        The pool sees one that the server closed, but neither one that was reset nor one that a machine between lost. A
+        command that was sent on such a connection can't be repeated, as it may have been executed.
+        """
+        now = asyncio.get_running_loop().time()
+        answered_at = self._answered_at.get(connection, now)
+        try:
+            await connection.send_packed_command([])  # raises what ended it
+            if answered_at <= max(now - _IDLE_SECONDS, self._failed_at):
+                async with asyncio.timeout(_PING_SECONDS):
+                    await _exchange(connection, [("PING",)])
+        except (RedisError, OSError, TimeoutError):
+            await connection.disconnect(nowait=True)
+            await connection.connect()  # type: ignore[no-untyped-call]
 
     async def _answers_copied(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The same; what was written a replica has, else that is the answer."""
@@ -212,6 +254,18 @@ class Server:
             _log.error("%s is of a cluster: name more of its nodes", self._address)
             raise Disconnected("it is of a cluster")
         self._is_of_cluster = False
+
+
+async def _exchange(connection: AbstractConnection, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """The answer to each command, all sent in one piece; a command's refusal is an exception among them."""
+    await connection.send_packed_command(connection.pack_commands(commands))
+    answers: list[Any] = []
+    for _ in commands:
+        try:
+            answers.append(await connection.read_response())
+        except ResponseError as error:
+            answers.append(error)
+    return answers
 
 
 class Cluster:
