@@ -12,10 +12,12 @@ class HandClock(Clock):
 
     def __init__(self, seed: int = 0, start: int = 1_700_000_000_000) -> None:
         self.millis = start
+        self.set_by = 0
+        """Milliseconds by which the wall clock was set: below 0, back."""
         self._random = random.Random(seed)
 
     def now(self) -> int:
-        return self.millis
+        return self.millis + self.set_by
 
     def monotonic(self) -> float:
         return self.millis / 1000
@@ -46,6 +48,15 @@ class ShiftedClock(SystemClock):
     def __init__(self, ahead: int) -> None:
         super().__init__()
         self.ahead = ahead
+        self._passed = 0
+
+    def pass_seconds(self, seconds: int) -> None:
+        """So much time passes; to set `ahead` is to set the clock."""
+        self.ahead += seconds * 1000
+        self._passed += seconds
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._passed
 
     def now(self) -> int:
         return super().now() + self.ahead

@@ -181,9 +181,9 @@ class Histories(RuleBasedStateMachine):
         self.do(self.close())
         self.start(cache, threshold)
 
-    @rule(passed=st.sampled_from([1_000, 61_000, 3_600_000, fanout.RISE_MILLIS, fanout.FALL_MILLIS]))
+    @rule(passed=st.sampled_from([1, 61, 3_600, fanout.RISE_SECONDS, fanout.FALL_SECONDS]))
     def time_passes(self, passed: int) -> None:
-        self.clock.millis += passed
+        self.clock.millis += 1_000 * passed
         self.do(self.rookery.chores.do_all())
 
     @invariant()

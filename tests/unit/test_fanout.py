@@ -1,85 +1,19 @@
 """Fan-out when parts fail or lag, and readers who wait for one another. The store is real, the faults are made."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from rookery.adapters.argon2 import Argon2Hasher
-from rookery.adapters.memory import MemoryCache
-from rookery.adapters.sqlite import SqliteRanking, SqliteStore
-from rookery.config import Settings
 from rookery.domain.errors import Unavailable
-from rookery.domain.users import UserRecord
-from rookery.ports.cache import Cache
-from rookery.ports.store import Store
 from rookery.services import fanout
 from rookery.services.callers import ANYONE
-from rookery.services.tweets import Draft
-from rookery.wiring import Backends, Rookery, join
-from tests.clocks import HandClock
 from tests.interleaving import InlineDatabase
+from tests.unit.nest import nest_on
 
 HALF_AN_HOUR = 30 * 60 * 1000
-
-
-class Faulty:
-    """Stands before a store or cache: counts its calls, holds some up at a gate, and fails some."""
-
-    def __init__(self, inner: object) -> None:
-        self.calls: Counter[str] = Counter()
-        self.gates: dict[str, asyncio.Event] = {}
-        self.faults: dict[str, list[Exception]] = {}
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        async def call(*args: object, **kwargs: object) -> object:
-            self.calls[name] += 1
-            if gate := self.gates.get(name):
-                await gate.wait()
-            if faults := self.faults.get(name):
-                raise faults.pop()
-            await asyncio.sleep(0)
-            return await getattr(self._inner, name)(*args, **kwargs)
-
-        return call
-
-
-class Nest:
-    """A Rookery whose store and cache can be made to fail."""
-
-    def __init__(self, rookery: Rookery, store: Faulty, cache: Faulty, clock: HandClock) -> None:
-        self.rookery = rookery
-        self.worker = asyncio.create_task(rookery.fanout.run())
-        self.store = store
-        self.cache = cache
-        self.clock = clock
-
-    async def user(self, name: str, *following: str) -> UserRecord:
-        accounts, follows = self.rookery.services.accounts, self.rookery.services.follows
-        await accounts.register(ANYONE, name, None)
-        made = await accounts.find_name(name)
-        for followee in following:
-            await follows.follow(ANYONE, made, await accounts.find_name(followee), None)
-        return made
-
-    async def readers(self, many: int, *following: str) -> list[UserRecord]:
-        """Some who follow these, and have read their feeds."""
-        made = [await self.user(f"bob{number}", *following) for number in range(many)]
-        for reader in made:
-            assert await self.feed(reader) == []
-        return made
-
-    async def post(self, author: UserRecord, body: str) -> None:
-        await self.rookery.services.tweets.post(ANYONE, author, Draft("", body))
-
-    async def feed(self, user: UserRecord) -> list[str]:
-        page = await self.rookery.services.feeds.home(user.id, 10, None)
-        return [item.split(b'"body":"')[1].split(b'"')[0].decode() for item in page.items]
 
 
 @pytest.fixture
@@ -87,22 +21,6 @@ def database(tmp_path: Path) -> Iterator[InlineDatabase]:
     made = InlineDatabase(tmp_path / "test.db")
     yield made
     asyncio.run(made.close())
-
-
-@asynccontextmanager
-async def nest_on(database: InlineDatabase) -> AsyncIterator[Nest]:
-    clock = HandClock()
-    store, cache = Faulty(SqliteStore(database, counts=True)), Faulty(MemoryCache(1 << 20, clock.monotonic))
-    backends = Backends(cast("Store", store), cast("Cache", cache), SqliteRanking(database), clock)
-    hasher = Argon2Hasher()
-    rookery = join(Settings(data=Path(), auth="open"), backends, hasher)
-    nest = Nest(rookery, store, cache, clock)
-    try:
-        yield nest
-    finally:
-        nest.worker.cancel()
-        await asyncio.gather(nest.worker, return_exceptions=True)
-        hasher.close()
 
 
 async def until(condition: Any) -> None:

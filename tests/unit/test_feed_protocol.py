@@ -143,7 +143,8 @@ class History:
     async def _jump(self) -> None:
         """Time passes while nothing is under way: celebrities rise and fall, values grow old."""
         await self.rookery.fanout.drain()
-        self.clock.millis += self.chance.choice((1_000, 40_000, fanout.RISE_MILLIS, fanout.FALL_MILLIS))
+        await self.rookery.fanout.review()
+        self.clock.millis += 1_000 * self.chance.choice((1, 40, fanout.RISE_SECONDS, fanout.FALL_SECONDS))
         await self.rookery.fanout.review()
 
     async def _read_while_others_write(self, name: str) -> None:

@@ -20,7 +20,7 @@ from rookery.domain.users import FanoutState
 from rookery.ports.cache import Cache
 from rookery.ports.clock import Clock
 from rookery.ports.store import FanoutChange, Store
-from rookery.services.filling import DAY_SECONDS, HOUR_SECONDS, TAIL, TIMELINE
+from rookery.services.filling import DAY_SECONDS, HOUR_SECONDS, SLACK_SECONDS, TAIL, TIMELINE
 from rookery.services.places import Places
 from rookery.services.promises import Promises
 
@@ -50,12 +50,12 @@ _AWAY_AFTER = 3
 _DELAYS = (*SECONDS, 30.0, 60.0)
 _LOOK_SECONDS = 0.05
 """How often to look whether something is due, while all that waits is to be tried again later."""
-_SLACK_MILLIS = 60_000
-"""Longer than any post takes from reading its author's state to its last prepend, and than clocks differ."""
-RISE_MILLIS = HOUR_SECONDS * 1000 + _SLACK_MILLIS
+RISE_SECONDS = HOUR_SECONDS + SLACK_SECONDS
 """Until no cached exceptions are left that don't know the author as pulled."""
-FALL_MILLIS = (DAY_SECONDS + HOUR_SECONDS) * 1000 + _SLACK_MILLIS
+FALL_SECONDS = DAY_SECONDS + HOUR_SECONDS + SLACK_SECONDS
 """Until no timeline is left that was filled while the author was not pushed."""
+_STEP_SECONDS = 1.0
+"""How far the wall clock must be behind its course since the last review to count as set back."""
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +97,10 @@ class Fanout:
         """Slices in a row for which the store was away."""
         self._probe_at = 0.0
         """While it is away: when the next delivery tries whether it is back, by the monotonic clock."""
+        self._seen_at: dict[FanoutChange, float] = {}
+        """When this process first saw each change that is not completed, by the monotonic clock."""
+        self._ahead = float("-inf")
+        """Seconds that the wall clock was before the monotonic one at the last review."""
         self._under_way: dict[bytes, int] = {}
         self._work = asyncio.Event()
         self._places = Places(MAX_WAITING, AUTHOR_AT_ONCE, AUTHOR_WAITING, ADMIT_SECONDS)
@@ -181,24 +185,41 @@ class Fanout:
             await next(reversed(self._unfinished)).done.wait()
 
     async def review(self) -> None:
-        """Move authors on their way between push and pull on, where their time has come."""
-        now = self._clock.now()
-        for change in await self._store.fanout_changes():
-            new = await self._next_state(change, now)
-            if new is not change.state:
-                await self._store.set_fanout(change.author, change.state, new, now)
+        """Move authors on their way between push and pull on, where their time has come.
 
-    async def _next_state(self, change: FanoutChange, now: int) -> FanoutState:
+        It counts from when this process first saw a change, by the monotonic clock: whatever the wall clock does
+        meanwhile, and however long ago another process made it.
+        """
+        now, here = self._clock.now(), self._clock.monotonic()
+        if self._was_set_back(now / 1000 - here):
+            self._seen_at.clear()  # values in the cache look younger than they are, and so stay longer
+        changes = await self._store.fanout_changes()
+        self._seen_at = seen_at = {change: self._seen_at.get(change, here) for change in changes}
+        for change in changes:
+            new = await self._next_state(change, here - seen_at[change])
+            if new is not change.state:
+                await self._set_state(change.author, change.state, new)
+
+    def _was_set_back(self, ahead: float) -> bool:
+        """Whether the wall clock was set back since the last review; `ahead` is its lead over the monotonic one."""
+        before, self._ahead = self._ahead, ahead
+        return ahead < before - _STEP_SECONDS
+
+    async def _set_state(self, author: UserId, old: FanoutState, new: FanoutState) -> None:
+        now = self._clock.now()
+        if await self._store.set_fanout(author, old, new, now):
+            self._seen_at[FanoutChange(author, new, now)] = self._clock.monotonic()
+
+    async def _next_state(self, change: FanoutChange, age: float) -> FanoutState:
         wanted = await self._belongs_pulled(change.author)
-        age = now - change.since
         match change.state:
             case FanoutState.RISING if not wanted:
                 return FanoutState.PUSHED  # he was pushed all the while
-            case FanoutState.RISING if age >= RISE_MILLIS:
+            case FanoutState.RISING if age >= RISE_SECONDS:
                 return FanoutState.PULLED
             case FanoutState.PULLED if not wanted:
                 return FanoutState.FALLING
-            case FanoutState.FALLING if age >= FALL_MILLIS:
+            case FanoutState.FALLING if age >= FALL_SECONDS:
                 return FanoutState.RISING if wanted else FanoutState.PUSHED
         return change.state
 
@@ -305,7 +326,7 @@ class Fanout:
             delivery.position = followers[-1]
             return False
         if self._threshold is not None and delivery.walked >= self._threshold and delivery.state is FanoutState.PUSHED:
-            await self._store.set_fanout(delivery.author, FanoutState.PUSHED, FanoutState.RISING, self._clock.now())
+            await self._set_state(delivery.author, FanoutState.PUSHED, FanoutState.RISING)
         self._promises.keep(delivery.promise)
         return True
 

@@ -32,6 +32,8 @@ from rookery.ports.clock import Clock
 CLAIM_SECONDS = 30
 RESIDENT_SECONDS = 60 * 60
 """How long a value stays after it was last read."""
+SLACK_SECONDS = 60
+"""Longer than any post takes from reading its author's state to its last prepend, and than servers' clocks differ."""
 DAY_SECONDS = 24 * 60 * 60
 HOUR_SECONDS = 60 * 60
 
@@ -122,11 +124,11 @@ class Filler:
         missing: dict[Kind, list[bytes]] = {}
         outdated = []
         for (kind, raw), key, value in zip(wanted, keys, values, strict=True):
-            if is_filled(value) and now - stamp_of(value) < kind.max_age:
+            if is_filled(value) and _is_young(value, now, kind.max_age):
                 found.append(open_value(value))
                 self._reads.add((kind.prefix, True))
                 continue
-            if value is not None and now - stamp_of(value) >= (kind.max_age if is_filled(value) else CLAIM_SECONDS):
+            if value is not None and not _is_young(value, now, kind.max_age if is_filled(value) else CLAIM_SECONDS):
                 outdated.append(key)
             found.append(None)
             self._reads.add((kind.prefix, False))
@@ -204,7 +206,7 @@ class Filler:
         async with enter() as waited:
             if waited:
                 value = (await self._cache.get_many([key], touch=RESIDENT_SECONDS))[0]
-                if is_filled(value) and self._now() - stamp_of(value) < kind.max_age:
+                if is_filled(value) and _is_young(value, self._now(), kind.max_age):
                     return open_value(value)
                 if (landing := await self._next_landing(key)) is not None:
                     return landing.held
@@ -366,6 +368,14 @@ class Filler:
         if self._flights.get(key) is flight:
             del self._flights[key]
         flight.land(landing)
+
+
+def _is_young(value: bytes, now: int, max_age: int) -> bool:
+    """Whether a value is younger than so many seconds.
+
+    One from the future was made before a clock was set back: it would stay for longer than its time.
+    """
+    return -SLACK_SECONDS <= now - stamp_of(value) < max_age
 
 
 def _sealed(fill: Fill, prepended: bytes, nonce: bytes, now: int) -> bytes:
