@@ -5,11 +5,14 @@ import gc
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from rookery.adapters.sqlite import Database, ServerLock, SqliteStore
+from rookery.adapters.sqlite.database import SNAPSHOT_SECONDS
 from rookery.adapters.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from rookery.domain.errors import Conflict
 from rookery.ports.store import Store
@@ -42,6 +45,38 @@ def open_files(folder: Path) -> list[str]:
 
 
 # How it is kept
+
+
+class HandTimer(threading.Timer):
+    """A timer whose time comes when a test says so."""
+
+    made: ClassVar[list["HandTimer"]] = []
+
+    def start(self) -> None:
+        self.made.append(self)
+
+
+async def test_a_snapshot_that_nobody_reads_ends_and_frees_the_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a backup does whose output is not taken away: the log grows behind its snapshot until that is too old."""
+    monkeypatch.setattr(threading, "Timer", HandTimer)
+    log = path.with_name(path.name + "-wal")
+
+    def free() -> bool:
+        with closing(sqlite3.connect(path)) as other:
+            return bool(other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+
+    async with opened(path) as database, database.snapshot() as run:
+        timer = HandTimer.made.pop()
+        assert timer.interval == SNAPSHOT_SECONDS
+        assert await run(lambda sql: sql.execute("SELECT count(*) FROM user").fetchone()) == (0,)
+        await Given(SqliteStore(database, counts=True)).user("ada")
+        assert not await asyncio.to_thread(free)
+        await asyncio.to_thread(timer.function)
+        assert await asyncio.to_thread(free)
+        assert log.stat().st_size == 0
+        with refused(Conflict, "snapshot_too_old"):
+            await run(lambda sql: sql.execute("SELECT 1").fetchone())
+    assert timer.finished.is_set(), "it is cancelled with the snapshot"
 
 
 async def test_each_commit_is_synced_to_a_write_ahead_log(path: Path) -> None:

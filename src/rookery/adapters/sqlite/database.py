@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -199,7 +200,7 @@ class Database:
         """Runs long reads in threads, all on the file as it is now.
 
         Raises:
-            Conflict: `snapshot_too_old`, from a read that ends when the snapshot is `SNAPSHOT_SECONDS` old.
+            Conflict: `snapshot_too_old`, from a read after the snapshot's end, which comes at `SNAPSHOT_SECONDS`.
         """
 
         def begin() -> sqlite3.Connection:
@@ -210,13 +211,22 @@ class Database:
                 return connection
 
         connection = await asyncio.to_thread(begin)
-        end = time.monotonic() + SNAPSHOT_SECONDS
+        reading = threading.Lock()
+
+        def end() -> None:
+            with reading, suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+
+        # A thread of its own: who reads may stand still, with the event loop, while what is read can't be written.
+        timer = threading.Timer(SNAPSHOT_SECONDS, end)
+        timer.daemon = True
+        timer.start()
 
         async def run(read: Callable[[sqlite3.Connection], T]) -> T:
             def translated() -> T:
-                if time.monotonic() > end:
-                    raise Conflict("snapshot_too_old", "Reading took too long, and the database grew meanwhile.")
-                with _translated():
+                with reading, _translated():
+                    if not connection.in_transaction:
+                        raise Conflict("snapshot_too_old", "Reading took too long, and the database grew meanwhile.")
                     return read(connection)
 
             return await asyncio.to_thread(translated)
@@ -224,7 +234,9 @@ class Database:
         try:
             yield run
         finally:
-            connection.close()
+            timer.cancel()
+            with reading:
+                connection.close()
 
     def readings(self) -> Iterable[Reading]:
         """How writes are committed, and the size of the log that they go through."""
