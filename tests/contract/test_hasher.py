@@ -116,3 +116,16 @@ async def test_who_gives_up_leaves_it_usable(open_hasher: OpenHasher) -> None:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         assert await asyncio.wait_for(hasher.hash("correct horse"), 30)
+
+
+async def test_without_memory_no_password_is_wrong(hasher: Hasher) -> None:
+    """More memory than there is; a hash that asks for it is not taken for one of another password."""
+    greedy = Argon2Hasher(1, PasswordHasher(time_cost=1, memory_cost=2**32 - 1, parallelism=1))
+    try:
+        with pytest.raises(MemoryError):
+            await greedy.hash("password")
+        hashed = (await hasher.hash("password")).replace("m=4096", f"m={2**32 - 1}")
+        with pytest.raises(MemoryError):
+            await hasher.verify(hashed, "password")
+    finally:
+        greedy.close()

@@ -10,7 +10,7 @@ from rookery import __version__
 from rookery.cli import backing, configuring, copying, exporting, loading, people, schema, serving
 from rookery.cli.output import complain
 from rookery.config import ConfigError
-from rookery.domain.errors import Failure
+from rookery.domain.errors import Failure, is_out_of_memory
 
 USAGE = 2
 """Exit status for a wrong command line or wrong settings; 1 is for what fails, 130 for Ctrl-C."""
@@ -49,6 +49,11 @@ def main(tokens: Sequence[str] | None = None) -> None:
         sys.exit(USAGE)
     except Failure as error:
         complain(f"{error.message} [{error.code}]")
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        complain("there is no memory left, or no thread")
         sys.exit(1)
     except BrokenPipeError:  # whoever read the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at the end

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from types import FrameType
@@ -114,10 +115,13 @@ class _Server(uvicorn.Server):
         self._drain = drain
         self._seconds = seconds
         self._draining = False
+        self._is_stopping = threading.Event()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
+        # Started now: when it is needed there may be no memory for a thread.
+        threading.Thread(target=_give_up_after, args=(self._is_stopping,), name="last resort", daemon=True).start()
         loop.add_signal_handler(signal.SIGINT, self.handle_exit, signal.SIGINT, None)
         loop.add_signal_handler(signal.SIGTERM, self._begin_to_stop)
         yield
@@ -131,9 +135,7 @@ class _Server(uvicorn.Server):
         if not self.should_exit:
             systemd.tell("STOPPING=1")
             self._drain()
-            last = threading.Timer(STOP_SECONDS, _give_up)
-            last.daemon = True
-            last.start()
+            self._is_stopping.set()
         super().handle_exit(sig, frame)
 
     def _begin_to_stop(self) -> None:
@@ -147,7 +149,9 @@ class _Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(self._seconds, self.handle_exit, signal.SIGTERM, None)
 
 
-def _give_up() -> None:
-    """End without closing. Nothing acknowledged is lost, and whoever restarts us need not wait for ever."""
+def _give_up_after(is_stopping: threading.Event) -> None:
+    """End without closing, long after a stop began. Nothing acknowledged is lost, and a restart need not wait."""
+    is_stopping.wait()
+    time.sleep(STOP_SECONDS)
     complain(f"still not closed after {STOP_SECONDS} seconds; ending as it is")
     os._exit(1)

@@ -6,6 +6,9 @@ to whoever asked, so it never holds a query, a path or another person's text. `w
 
 from typing import ClassVar
 
+_NO_THREAD = "can't start new thread"
+"""What Python says when the kernel gives it no thread, for want of memory or by a limit."""
+
 
 class Failure(Exception):
     """A request that can't be carried out. `code` is stable, the message is for people."""
@@ -89,3 +92,8 @@ def unknown_tweet() -> NotFound:
 def deleted_tweet() -> NotFound:
     """The answer for a tweet that was there once."""
     return NotFound("deleted_tweet", "This tweet was deleted.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory, for a value or for a thread."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and str(error) == _NO_THREAD)

@@ -15,9 +15,17 @@ class Hasher(Protocol):
         ...
 
     async def hash(self, password: str) -> str:
-        """A salted hash that holds its own parameters."""
+        """A salted hash that holds its own parameters.
+
+        Raises:
+            MemoryError: there is none for it now.
+        """
         ...
 
     async def verify(self, hashed: str | None, password: str) -> bool:
-        """Whether this is the password. Takes as long for None (no such user, no password), and is False then."""
+        """Whether this is the password. Takes as long for None (no such user, no password), and is False then.
+
+        Raises:
+            MemoryError: there is none for it now.
+        """
         ...

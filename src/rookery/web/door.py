@@ -11,7 +11,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from rookery.domain.errors import Failure, Unauthenticated, Unavailable
+from rookery.domain.errors import Failure, Unauthenticated, Unavailable, is_out_of_memory
 from rookery.domain.tallies import Reading, Spreads
 from rookery.domain.users import NAME_PATTERN
 from rookery.ports.tracer import UNTRACED, Tracer
@@ -115,13 +115,12 @@ class Door:
         except asyncio.CancelledError:
             visit.status = visit.status or CLIENT_GONE
             raise
-        except MemoryError:
-            if visit.status:
-                raise
-            await send_problem(visit.send, out_of_memory())
-        except Exception:
+        except Exception as error:
             if visit.status:
                 raise  # the answer has begun; the server closes the connection
+            if is_out_of_memory(error):
+                await send_problem(visit.send, out_of_memory())
+                return
             _log.exception("unhandled error", request_id=visit.request_id)
             await send_problem(visit.send, Refusal(500))
 

@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import Send
 from msgspec import Meta, Struct
 
-from rookery.domain.errors import Failure, Unavailable
+from rookery.domain.errors import Failure, Unavailable, is_out_of_memory
 from rookery.web.context import AnyRequest, note_code
 
 _log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def on_framework_error(request: AnyRequest, error: HTTPException) -> Response[by
 
 def on_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Litestar's handler for mistakes of ours. What they say goes to the log and nowhere else."""
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return respond(out_of_memory())
     _log.error("unhandled error on %s", request.scope["path"], exc_info=error)
     return respond(Refusal(500))

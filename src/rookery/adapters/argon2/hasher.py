@@ -1,10 +1,15 @@
 """argon2id (RFC 9106) in a small pool of threads: a hash takes tens of milliseconds and 64 MiB on purpose."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.exceptions import HashingError, InvalidHashError, VerificationError
+from argon2.low_level import error_to_str
+
+_NO_MEMORY = {error_to_str(-22), error_to_str(-33)}
+"""What argon2 says without memory (ARGON2_MEMORY_ALLOCATION_ERROR) and without threads (ARGON2_THREAD_FAIL)."""
 
 
 class Argon2Hasher:
@@ -15,9 +20,10 @@ class Argon2Hasher:
         self._hasher = hasher or PasswordHasher()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._decoy: str | None = None
+        self._start_all()
 
     async def hash(self, password: str) -> str:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._hasher.hash, password)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._hash, password)
 
     async def verify(self, hashed: str | None, password: str) -> bool:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._verify, hashed, password)
@@ -26,11 +32,26 @@ class Argon2Hasher:
         """End the threads when their present work is done."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def _start_all(self) -> None:
+        """Start the threads now: later there may be no memory for one, and the pool would wait for it for ever."""
+        started = threading.Barrier(self.at_once + 1)
+        for _ in range(self.at_once):
+            self._pool.submit(started.wait)
+        started.wait()
+
+    def _hash(self, password: str) -> str:
+        try:
+            return self._hasher.hash(password)
+        except HashingError as error:
+            raise (MemoryError() if str(error) in _NO_MEMORY else error) from error
+
     def _verify(self, hashed: str | None, password: str) -> bool:
         if self._decoy is None:
-            self._decoy = self._hasher.hash("nobody has this password")
+            self._decoy = self._hash("nobody has this password")
         try:
             self._hasher.verify(hashed or self._decoy, password)
-        except (VerificationError, InvalidHashError):
+        except (VerificationError, InvalidHashError) as error:
+            if str(error) in _NO_MEMORY:
+                raise MemoryError from error
             return False
         return hashed is not None

@@ -73,8 +73,11 @@ class Writer:
         self._begun: float | None = None
         """When it began with them (monotonic)."""
         self._restarts = 0
+        self._pause = _FIRST_PAUSE
+        """Seconds to wait before the next restart."""
         self._late = 0
         self._thread: threading.Thread | None = None
+        self._at_end: Callable[[], object] = _nothing
 
     def start(self, connection: sqlite3.Connection) -> None:
         """Start the thread, with a connection that is its own from now on."""
@@ -120,9 +123,13 @@ class Writer:
         self._closed = True
         if self._callers:
             await self._quiet.wait()
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        self._at_end = lambda: loop.call_soon_threadsafe(ended.set)  # a thread that joins it may be one too many
         self._queue.put(None)
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, WAIT_SECONDS if self._is_bounded else None)
+        if self._thread is not None and self._thread.is_alive():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WAIT_SECONDS if self._is_bounded else None):
+                    await ended.wait()
 
     def _require_answers(self) -> None:
         """Refuse at once while a commit hangs: a queue behind it would only be refused later.
@@ -174,18 +181,18 @@ class Writer:
 
     def _run(self, connection: sqlite3.Connection) -> None:
         """Write until told to stop. An error that no single write can be blamed for costs a pause, not the thread."""
-        pause = _FIRST_PAUSE
         while True:
             try:
                 self._write_all(connection)
                 break
             except BaseException as error:  # noqa: BLE001 - the thread must live, whatever it met
-                pause = self._recover(connection, error, pause)
-                connection = self._connect_again(pause)
+                self._recover(connection, error)
+                connection = self._connect_again()
         connection.close()
+        self._at_end()
 
-    def _recover(self, connection: sqlite3.Connection, error: BaseException, pause: float) -> float:
-        """Refuse the writes that the thread was at, and count the restart; how long to wait before it."""
+    def _recover(self, connection: sqlite3.Connection, error: BaseException) -> None:
+        """Refuse the writes that the thread was at, count the restart, and wait a little before it."""
         self._restarts += 1
         left, self._batch, self._begun = self._batch, [], None
         with suppress(Exception):
@@ -193,8 +200,12 @@ class Writer:
         with suppress(Exception):
             connection.close()  # which rolls back
         self._give_up(left, error)
-        time.sleep(pause)
-        return min(2 * pause, _LONGEST_PAUSE)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait for twice as long as the last time, if no commit came between."""
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _give_up(self, batch: list[_Write[Any]], cause: BaseException | None) -> None:
         """Refuse those of a group whose outcome is not known, and tell all."""
@@ -204,12 +215,12 @@ class Writer:
                 write.error.__cause__ = cause
         self._answer(batch)
 
-    def _connect_again(self, pause: float) -> sqlite3.Connection:
+    def _connect_again(self) -> sqlite3.Connection:
         while True:
             try:
                 return self._connect()
             except Exception:  # noqa: BLE001 - those who wait are refused in their time; the thread goes on trying
-                time.sleep(pause)
+                self._wait()
 
     def _write_all(self, connection: sqlite3.Connection) -> None:
         """Take what waits, commit it together, answer all at once."""
@@ -229,6 +240,7 @@ class Writer:
                     self._begun = time.monotonic()
                     _commit(connection, in_time)
                     self._begun = None
+                    self._pause = _FIRST_PAUSE
                     self._batches.add(len(in_time))
                 self._answer(batch)
         self._batch = []
@@ -257,7 +269,7 @@ class Writer:
 
 
 def _nothing() -> None:
-    """Nobody wants to hear of late writes."""
+    """Nobody wants to hear of it."""
 
 
 def _busy() -> Unavailable:
