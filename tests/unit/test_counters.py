@@ -44,7 +44,8 @@ def test_forked_processes_share_one_limit() -> None:
     os.close(writes)
     with os.fdopen(reads, "rb") as told:
         let_in = sum(map(int, told.read().split()))
-    assert limit <= let_in <= limit + 2 * workers, "as many as one process would let in, but for those in one moment"
+    # A worker that is held up between its count and the sum sees later ones, too, and refuses one that came in time.
+    assert limit - workers < let_in <= limit + 2 * workers, "as many as of one process, but for those of one moment"
 
 
 def test_counts_of_many_clients_are_hardly_ever_too_high_and_never_too_low() -> None:
