@@ -97,3 +97,17 @@ async def test_pipelined_requests_of_one_that_sends_no_more_are_answered(server:
     writer.write_eof()
     assert (await asyncio.wait_for(reader.read(), 10)).count(b"HTTP/1.1 200 OK") == 3
     writer.close()
+
+
+@pytest.mark.parametrize("behind", [GET, GET[:-2], GET + b"x" * 20])
+async def test_another_request_behind_it_does_not_hide_that_the_client_is_gone(server: Server, behind: bytes) -> None:
+    server.gate.clear()
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(GET + behind)
+        await until_asked(server)
+    await until_closed(server)
+    async with asyncio.timeout(10):
+        while server.server.server_state.tasks:
+            await asyncio.sleep(0.001)
+    assert server.cancelled == ["GET"]
+    assert len(server.asked) == 1

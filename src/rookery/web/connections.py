@@ -20,7 +20,7 @@ from rookery.web.gone import ending_with_client, is_safe
 from rookery.web.heads import BAD_CODING, BAD_VERSION, check_head, origin_form
 from rookery.web.outward import Outward, answer_to
 from rookery.web.problems import Refusal
-from rookery.web.sockets import has_failed
+from rookery.web.sockets import has_failed, is_half_closed
 from rookery.web.unread import Unread
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -139,6 +139,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """What answers it."""
         self._gone_timer: asyncio.TimerHandle | None = None
         """Runs while a client that sends no more is answered."""
+        self._is_half_closed = False
+        """Whether the client has said that it sends no more."""
         self._is_last = False
         """Whether the head that is to come is the last one."""
         self._ended = False
@@ -155,13 +157,16 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what is all here, also to whoever says that he sends no more; and close then."""
         if not self._owes_answer():
             return False
+        self._is_half_closed = True
         if not self._ended:
             self._end()
         self._await_sign_of_life()
         return True
 
     def _await_sign_of_life(self) -> None:
-        if self._gone_timer is None and (self._is_answering() or self.pipeline):
+        """Look soon, where nothing is read that would tell of the client's end."""
+        is_deaf = self._is_half_closed or self.flow.is_behind
+        if self._gone_timer is None and is_deaf and (self._is_answering() or self.pipeline):
             self._gone_timer = self.loop.call_later(LOOK_SECONDS, self._look_whether_gone)
 
     def _look_whether_gone(self) -> None:
@@ -170,7 +175,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if has_failed(self.transport):
             self._outward.cut()
             return
-        if self._running is not None and self._is_answering() and is_safe(self._running):
+        sends_no_more = self._is_half_closed or is_half_closed(self.transport)
+        if sends_no_more and self._running is not None and self._is_answering() and is_safe(self._running):
             self._outward.send_start()
         self._await_sign_of_life()
 
@@ -212,6 +218,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.is_behind = bool(self._to_parse or self.pipeline)
         if self.flow.is_behind:
             self.flow.pause_reading()
+            self._await_sign_of_life()
         self._outward.is_quiet = not (self.flow.is_behind or self._in_head or self._in_body)
         self._all.hold(self, self._kept_bytes())
         if self._is_idle():  # the rest of a body that was not waited for is there
@@ -222,7 +229,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         """Whether nothing is under way, and nobody waits for it."""
         is_waited_for = self._late_timer is not None or self.timeout_keep_alive_task is not None
-        return not (self._ended or self._held or is_waited_for or self._is_answering())
+        return not (self._ended or self._held or self.pipeline or is_waited_for or self._is_answering())
 
     def _kept_bytes(self) -> int:
         """About what is kept of requests that are not being answered yet."""
@@ -376,6 +383,9 @@ class BoundedProtocol(HttpToolsProtocol):
     # --- what goes out -----------------------------------------------------------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self.flow.write_paused:  # begun, it would wait inside the application until the answers before are read
+            self.pipeline.append((cycle, app))
+            return
         self._held = cycle, app
         if not cycle.more_body:
             self._let_in()
@@ -399,8 +409,13 @@ class BoundedProtocol(HttpToolsProtocol):
         return running is not None and self._is_answering() and running.more_body and not running.response_started
 
     def _owes_answer(self) -> bool:
-        """Whether a request that is all here is being answered, or one whose answer has begun; others may wait."""
-        return self._is_answering() and not self._is_body_awaited()
+        """Whether a request that is all here is being answered, or one whose answer has begun; others may wait.
+
+        Or whether one waits to be answered until the client has read the answers before it.
+        """
+        if self._is_answering():
+            return not self._is_body_awaited()
+        return bool(self.pipeline) and not self.pipeline[-1][0].more_body
 
     def refuse(self, failure: Failure) -> None:
         """Answer what never becomes a request, and close; answers that are owed are the last ones."""
@@ -481,7 +496,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         if self._outward.is_leaving:
             self._outward.close_now()
-        elif self._in_head and not self._is_answering():
+        elif self._in_head and not self._is_answering() and not self.pipeline:
             self._is_last = True  # it is the next thing that is owed
         elif self._in_body and self._is_answered():
             self._end()  # he still sends, and shall read it
@@ -501,6 +516,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._outward.resume()
         if not self._outward.is_paused:
             super().resume_writing()
+            self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        """Begin the request that waited until the answers before it were read, and parse on."""
+        if self.pipeline and not (self._held or self._is_answering()):
+            self._start_asgi_task(*self.pipeline.pop())
+            self._go_on()
+            self.flow.resume_reading()
 
 
 def _forget(cycle: RequestResponseCycle) -> None:

@@ -9,6 +9,8 @@ from contextlib import suppress
 
 MAX_UNSENT_BYTES = 64 * 1024
 """Bytes that the system takes of an answer before the client's window has room for them; by default, megabytes."""
+_CLOSE_WAIT = bytes([8])
+"""The state of such a connection, as `struct tcp_info` begins (TCP_CLOSE_WAIT in tcp_states.h)."""
 _INT = struct.Struct("i")
 
 
@@ -24,6 +26,15 @@ def has_failed(transport: asyncio.Transport) -> bool:
         return bool(transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
     except OSError:  # it is closed
         return False
+
+
+def is_half_closed(transport: asyncio.Transport) -> bool:
+    """Whether the other side has said that it sends no more, read or not."""
+    try:
+        state = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    except (OSError, AttributeError):  # it is closed, or no socket of TCP
+        return False
+    return bool(state == _CLOSE_WAIT)
 
 
 def unacknowledged(transport: asyncio.Transport) -> int:
