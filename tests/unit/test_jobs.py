@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from rookery.services import jobs as jobs_module
 from rookery.services.jobs import DOWN_AFTER, STEADY_SECONDS, Jobs
 from tests.clocks import HandClock
@@ -87,3 +89,40 @@ async def test_jobs_end_when_their_owner_does() -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert ended == ["ended", "ended"]
+
+
+async def test_one_that_breaks_for_days_is_still_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "LONGEST_PAUSE", 0.0)
+    begun = 0
+
+    async def breaks() -> None:
+        nonlocal begun
+        begun += 1
+        raise RuntimeError("a mistake")
+
+    jobs = Jobs(HandClock())
+    running = asyncio.create_task(jobs.run({"breaks": breaks}))
+    await until(lambda: begun > 1_100)
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_one_that_is_cancelled_by_itself_is_started_again() -> None:
+    begun = 0
+
+    async def breaks() -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            raise asyncio.CancelledError
+        await asyncio.Event().wait()
+
+    jobs = Jobs(HandClock())
+    running = asyncio.create_task(jobs.run({"breaks": breaks}))
+    await until(lambda: begun == 2)
+    assert restarts(jobs) == {"breaks": 1}
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert running.cancelled()
+    assert jobs.down() == ["breaks"], "when all have ended the server is not ready"

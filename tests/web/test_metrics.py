@@ -5,7 +5,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -199,6 +199,34 @@ def test_connections_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
             stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(b"GET /metrics HTTP/1.1\r\n")
         assert _scraped(port), "who comes now is served; the oldest are closed"
         assert _until(lambda: _threads() - before <= listener.MAX_CONNECTIONS)
+
+
+def test_one_answer_is_made_at_a_time() -> None:
+    """However many ask: what is collected takes the interpreter from the event loop."""
+    at_once: list[int] = []
+    made = 0
+
+    class Part:
+        def __init__(self) -> None:
+            self.now = 0
+
+        def readings(self) -> Iterator[Reading]:
+            nonlocal made
+            self.now += 1
+            at_once.append(self.now)
+            time.sleep(0.05)  # as long as it takes
+            self.now -= 1
+            made += 1
+            yield Reading("made", "How often.", made)
+
+    with shown_at("127.0.0.1", 0, [Part()]) as port, ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(60)]
+        for client in clients:
+            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        answers = [_read_to_the_end(client) for client in clients]
+        assert sum(answer.startswith(b"HTTP/1.0 200") for answer in answers) >= listener.MAX_CONNECTIONS
+        assert set(at_once) == {1}
+        assert made < len(clients), "none is made for those that were closed to make room"
 
 
 def test_one_that_does_not_come_to_an_end_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,13 +73,18 @@ class NewUser(Struct, frozen=True):
     token: Annotated[str | None, Meta(examples=["rk_iPH1…"])]
 
 
+def is_name(name: str) -> bool:
+    """Whether this may be a handle."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> str:
     """A handle as it was typed, if it may be one.
 
     Raises:
         BrokenRule: `name_invalid`.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise BrokenRule("name_invalid", "A name is 1 to 30 of the letters A-Z, a-z, 0-9 and _.")
     return name
 

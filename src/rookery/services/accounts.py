@@ -21,6 +21,7 @@ from rookery.domain.users import (
     UserRecord,
     check_name,
     check_password,
+    is_name,
     is_reserved,
     name_key,
     show_user,
@@ -133,7 +134,8 @@ class Accounts:
         """
         user = await self._store.user_by_name(name)
         hashed = await self._store.password_hash(user.id) if user else None
-        if not await self._queue.verify(Asker(network, name_key(name)), hashed, password) or user is None:
+        account = name_key(name) if is_name(name) else ""  # what is none may be of any length
+        if not await self._queue.verify(Asker(network, account), hashed, password) or user is None:
             raise _bad_credentials()
         try:
             token = await self.give_token(user, once)

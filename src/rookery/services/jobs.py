@@ -12,6 +12,8 @@ _log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds before a job is started again: twice as long each time it ends soon."""
+_MOST_DOUBLED = 10
+"""Times that the pause is doubled: it is the longest by then, and a float has no room for a thousand times."""
 STEADY_SECONDS = 30.0
 """How long a job must run until its earlier ends no longer count."""
 DOWN_AFTER = 3
@@ -36,6 +38,7 @@ class Jobs:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._states: dict[str, _State] = {}
+        self._are_over = False
 
     def down(self) -> list[str]:
         """Names of the jobs that end again and again."""
@@ -43,7 +46,7 @@ class Jobs:
         return [
             name
             for name, state in self._states.items()
-            if state.ends >= DOWN_AFTER and now - state.since < STEADY_SECONDS
+            if self._are_over or (state.ends >= DOWN_AFTER and now - state.since < STEADY_SECONDS)
         ]
 
     def readings(self) -> Iterable[Reading]:
@@ -60,10 +63,13 @@ class Jobs:
 
     async def run(self, jobs: Mapping[str, Job]) -> None:
         """Run all of these side by side until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for name, job in jobs.items():
-                self._states[name] = _State(since=self._clock.monotonic())
-                group.create_task(self._own(job, name), name=name)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, job in jobs.items():
+                    self._states[name] = _State(since=self._clock.monotonic())
+                    group.create_task(self._own(job, name), name=name)
+        finally:
+            self._are_over = True
 
     async def _own(self, job: Job, name: str) -> None:
         state = self._states[name]
@@ -71,11 +77,15 @@ class Jobs:
             try:
                 await job()
                 _log.error("the background job %s ended; it is started again", name)
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                _log.exception("the background job %s was cancelled by itself; it is started again", name)
             except Exception:  # noqa: BLE001 - whatever it is, the server needs the job
                 _log.exception("the background job %s failed; it is started again", name)
             if self._clock.monotonic() - state.since >= STEADY_SECONDS:
                 state.ends = 0
             state.ends += 1
             state.ended += 1
-            await asyncio.sleep(min(FIRST_PAUSE * 2 ** (state.ends - 1), LONGEST_PAUSE))
+            await asyncio.sleep(min(FIRST_PAUSE * 2 ** min(state.ends - 1, _MOST_DOUBLED), LONGEST_PAUSE))
             state.since = self._clock.monotonic()

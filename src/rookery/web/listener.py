@@ -1,10 +1,10 @@
-"""The listener of the metrics: a thread for each connection, so few of them, with a short head and a short time."""
+"""The listener of the metrics: few connections with a thread each, a short head and time, and one answer at once."""
 
 import io
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -17,6 +17,7 @@ MAX_HEAD_BYTES = 8 * 1024
 CONNECTION_SECONDS = 5.0
 """From the connection until the answer is read."""
 _LOOK_SECONDS = 0.25
+_CONNECTION = "rookery.connection"
 _HEAD_END = b"\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.0 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -32,6 +33,10 @@ class _Handler(WSGIRequestHandler):
             if head is not None:
                 self.rfile = io.BufferedReader(io.BytesIO(head))
                 super().handle()
+
+    def get_environ(self) -> dict[str, Any]:
+        """As WSGI has it, with the connection."""
+        return {**super().get_environ(), _CONNECTION: self.connection}
 
     def _read_head(self) -> bytes | None:
         head = b""
@@ -62,7 +67,9 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = found[0][0]
         super().__init__((found[0][4][0], port), _Handler)  # type: ignore[arg-type] # a name or an address
-        self.set_app(application)
+        self.set_app(self._in_turn)
+        self._collect = application
+        self._turn = threading.Lock()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a connection its thread, and make room for it."""
@@ -71,6 +78,14 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
                 self._end(next(iter(self._open)))
             self._open[request] = time.monotonic() + CONNECTION_SECONDS
         super().process_request(request, client_address)
+
+    def _in_turn(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request after the other: what is collected takes the interpreter from the event loop."""
+        with self._turn:
+            if environ[_CONNECTION] not in self._open:
+                start_response("503 Service Unavailable", [("Content-Length", "0")])
+                return []
+            return list(self._collect(environ, start_response))
 
     def service_actions(self) -> None:
         """End the connections that had their time."""

@@ -33,7 +33,9 @@ class StdoutHandler(logging.Handler):
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
         self._behind = False
-        """Whether a thread writes, so that a new line goes behind those that wait. Guarded by the handler's lock."""
+        """Whether a thread writes, so that a new line goes behind those that wait."""
+        self._guard = threading.Lock()
+        """For what waits, and who writes it. The handler's own is held while `logging` closes it."""
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
         self._sent = 0
@@ -53,9 +55,10 @@ class StdoutHandler(logging.Handler):
             if self._process != os.getpid():
                 self._forget()
             line = self.format(record).encode(errors="replace") + b"\n"
-            left = line if self._behind else self._write(line)
-            if left:
-                self._queue(left)
+            with self._guard:
+                left = line if self._behind else self._write(line)
+                if left:
+                    self._queue(left)
         except Exception:  # noqa: BLE001 - a log line must not fail the caller
             self.handleError(record)
 
@@ -64,11 +67,16 @@ class StdoutHandler(logging.Handler):
         thread = self._thread
         if thread is not None and self._process == os.getpid():
             thread.join(_CLOSE_SECONDS)
+            with self._guard:
+                self._dropped += len(self._waiting)
+                self._waiting.clear()
+                self._bytes = 0
         super().close()
 
     def _forget(self) -> None:
         """Begin anew in a fork: it has none of its parent's threads, and the lines that wait there are not its own."""
         self._process, self._behind, self._thread = os.getpid(), False, None
+        self._guard = threading.Lock()  # another thread may have held it in the moment of the fork
         self._waiting.clear()
         self._bytes = 0
 
@@ -114,16 +122,13 @@ class StdoutHandler(logging.Handler):
                 self._dropped += 1
 
     def _next(self) -> bytes | None:
-        self.acquire()
-        try:
+        with self._guard:
             if not self._waiting:
                 self._behind = False
                 return None
             line = self._waiting.popleft()
             self._bytes -= len(line)
             return line
-        finally:
-            self.release()
 
     def _write_all(self, line: bytes) -> bool:
         while line:
