@@ -107,7 +107,7 @@ async def test_who_is_not_known_yet_is_under_way_too(serve: Serve, monkeypatch: 
     site = await serve()
     begun, go_on = asyncio.Semaphore(0), asyncio.Event()
 
-    async def slow(_: object, __: str) -> Caller:
+    async def slow(*_: object) -> Caller:
         begun.release()
         await go_on.wait()
         return NOBODY

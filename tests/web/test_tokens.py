@@ -167,6 +167,25 @@ async def test_a_token_that_is_not_valid_is_refused_without_asking_the_store(sit
     assert asked_owners(site) == before + 2
 
 
+async def test_what_can_not_be_a_token_is_refused_without_asking_the_store(site: Site) -> None:
+    before = asked_owners(site)
+    for token in ("rk_", "x" * 46, "rk_" + "a" * 44, "rk_" + "a" * 42 + "+", "a" * 10_000):
+        refused(await site.get("/top", headers={"Authorization": f"Bearer {token}"}), 401, "token_invalid")
+    assert asked_owners(site) == before
+
+
+async def test_tokens_that_are_made_up_ask_the_store_no_more_than_an_address_may(serve: Serve) -> None:
+    site = await serve(rate_limit="on", rate_limit_token=100, rate_limit_address=5)
+    ada = await site.register("ada")
+    assert (await site.get("/top", ada)).status_code == 200
+    before = asked_owners(site)
+    for number in range(30):
+        response = await site.get("/top", headers={"Authorization": f"Bearer rk_{number:043}"})
+        assert response.status_code in {401, 429}
+    assert asked_owners(site) - before <= 5
+    assert (await site.get("/top", ada)).status_code == 200, "one that is known goes on"
+
+
 # Ending all of them
 
 

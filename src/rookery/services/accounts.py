@@ -1,5 +1,6 @@
 """Accounts: registering, signing in and out, showing and deleting users."""
 
+import re
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ TOKEN_SECONDS = 1.0
 """How long a token is known without asking the store: a revoked one is refused within it, whoever revoked it."""
 REFUSED_SECONDS = 1.0
 """How long a token that is not valid is refused without asking the store."""
+_TOKEN = re.compile(r"rk_[A-Za-z0-9_-]{43}")
 _REMEMBERED = 10_000
 """Tokens that are known, and tokens that are known not to be valid, in a process."""
 
@@ -205,17 +207,21 @@ class Accounts:
         self._forget_tokens(user.id)
         return many
 
-    async def authenticate(self, token: str) -> Caller:
-        """Who sends a token.
+    async def authenticate(self, token: str, admit: Callable[[], None] = lambda: None) -> Caller:
+        """Who sends a token. `admit` is called before the store is asked for one that is not known here.
 
         Raises:
             Unauthenticated: `token_invalid`.
+            Exception: what `admit` raises.
         """
+        if not _TOKEN.fullmatch(token):
+            raise _token_invalid()
         hashed = _token_hash(token)
         known = self._tokens.get(hashed)
         if known is None or known[0] <= self._clock.monotonic():
             if self._refused.get(hashed, 0.0) > self._clock.monotonic():
                 raise _token_invalid()
+            admit()
             user = await self._store.token_owner(hashed)
             if user is None:
                 _remember(self._refused, hashed, self._clock.monotonic() + REFUSED_SECONDS)

@@ -141,7 +141,7 @@ class Door:
             caller = ANYONE
         elif b"authorization" in headers and not visit.is_health_check:
             try:
-                caller = await self._authenticate(headers[b"authorization"])
+                caller = await self._authenticate(headers[b"authorization"], address)
             except Failure as failure:
                 refused = failure
         if options.rate_limits and not visit.is_health_check:
@@ -194,11 +194,17 @@ class Door:
             raise refused
         return Caller(deleted=user)
 
-    async def _authenticate(self, header: bytes) -> Caller:
+    async def _authenticate(self, header: bytes, address: str) -> Caller:
+        """Whose token it is. Tokens that this process does not know have a limit of their own: each asks the store."""
         scheme, _, token = header.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("token_invalid", "Send a token as Authorization: Bearer rk_…")
-        return await self._accounts.authenticate(token.strip())
+
+        def admit() -> None:
+            if limits := self._options.rate_limits:
+                self._limiter.count(f"unknown tokens {address}", limits.address).require()
+
+        return await self._accounts.authenticate(token.strip(), admit)
 
 
 class _Visit:
