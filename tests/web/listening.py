@@ -37,6 +37,8 @@ class Server:
         """Whether it fails after an answer's head."""
         self.parts = 65_536
         """Bytes of a body that are given to the server at once."""
+        self.copies = False
+        """Whether each answer has a body of its own, rather than one with all others."""
         self.port = 0
         self.server: Any = None
         self.connections = Connections()
@@ -69,6 +71,8 @@ class Server:
             self.cancelled.append(cast("str", scope.get("method")))
             raise
         answer = BODIES.get(path, b"xx")
+        if self.copies:
+            answer = bytes(bytearray(answer))
         headers = [(b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await self.gap.wait()

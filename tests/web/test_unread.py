@@ -8,7 +8,7 @@ import pytest
 
 from rookery.web import outward, unread
 from rookery.web.unread import Unread
-from tests.web.listening import BIG, CLOSE, GET, Server
+from tests.web.listening import BIG, BODIES, CLOSE, GET, Server
 
 
 def connect(server: Server) -> socket.socket:
@@ -98,13 +98,21 @@ class Held:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.shared: list[bytes] = []
+        self.all_of_them = Unread()
         self.is_cut = False
 
     def kept(self) -> int:
         return self.size
 
+    def bodies(self) -> list[bytes]:
+        return self.shared
+
     def cut(self) -> None:
         self.is_cut = True
+        for body in self.shared:
+            self.all_of_them.unshare(body)
+        self.shared = []
 
 
 def test_those_with_most_are_closed_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +121,59 @@ def test_those_with_most_are_closed_first(monkeypatch: pytest.MonkeyPatch) -> No
     for one in held:
         all_of_them.hold(one, one.size)
     assert [one.is_cut for one in held] == [False, True, False, False]
+
+
+def test_a_body_that_one_connection_sends_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else those with little beside it would be closed, and it would not."""
+    monkeypatch.setattr(unread, "MAX_UNREAD_BYTES", 100)
+    all_of_them, held = Unread(), [Held(10), Held(5), Held(6)]
+    common, its_own = b"c" * 40, b"o" * 50
+    for one in held:
+        one.all_of_them = all_of_them
+        one.shared = [its_own if one is held[1] else common]
+        all_of_them.share(one.shared[0])
+    for one in held:
+        all_of_them.hold(one, one.size)
+    assert [one.is_cut for one in held] == [False, True, False]
+
+
+async def test_one_client_with_bodies_of_its_own_is_closed_and_no_other(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, less = 300_000, 200_000
+    monkeypatch.setitem(BODIES, "/page", b"p" * size)
+    monkeypatch.setitem(BODIES, "/less", b"x" * less)
+    monkeypatch.setattr(unread, "MAX_UNREAD_BYTES", 20 * size)
+    server.parts = size
+    server.copies = True
+    others = [connect(server) for _ in range(10)]
+    for client in others:
+        client.sendall(GET.replace(b"GET /", b"GET /less"))
+    await until_answered(server, 10)
+    attackers = [connect(server) for _ in range(40)]
+    for client in attackers:
+        client.sendall(GET.replace(b"GET /", b"GET /page"))
+    await until_answered(server, 50)
+    async with asyncio.timeout(20):
+        while unread_bytes(server) > unread.MAX_UNREAD_BYTES:
+            await asyncio.sleep(0.001)
+    loop = asyncio.get_running_loop()
+    for client in others:
+        client.setblocking(False)
+        answer = b""
+        async with asyncio.timeout(20):
+            while not answer.endswith(b"x" * less):
+                some = await loop.sock_recv(client, 65_536)
+                assert some, "it was closed"
+                answer += some
+    for client in (*others, *attackers):
+        client.close()
+
+
+async def until_answered(server: Server, many: int) -> None:
+    async with asyncio.timeout(20):
+        while len(server.asked) < many or server.server.server_state.tasks:
+            await asyncio.sleep(0.001)
 
 
 def test_what_was_read_since_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

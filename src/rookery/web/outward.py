@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import msgspec
@@ -153,8 +153,12 @@ class Outward:
             self._all.hold(self, size)
 
     def kept(self) -> int:
-        """Bytes that are kept for this connection alone."""
+        """Bytes that the transport keeps for this connection."""
         return 0 if self._is_lost else self._transport.get_write_buffer_size()
+
+    def bodies(self) -> Sequence[bytes]:
+        """What is left to be sent, of which the transport has nothing or a part."""
+        return [rest.data for rest in self._rest]
 
     def pause(self) -> None:
         """Note that the transport has enough."""
@@ -200,6 +204,11 @@ class Outward:
     def cut(self) -> None:
         """Close at once, whatever was not read."""
         self._transport.abort()
+        self._drop_rest()
+
+    def _drop_rest(self) -> None:
+        while self._rest:
+            self._all.unshare(self._rest.popleft().data)
 
     def watch_reader(self) -> None:
         """See to it that what is to be sent is taken: neither a full buffer nor a closed connection waits for ever."""
@@ -228,8 +237,7 @@ class Outward:
         """When there is nothing left to be closed."""
         self._is_lost = True
         self._head, self._at_end = b"", None
-        while self._rest:
-            self._all.unshare(self._rest.popleft().data)
+        self._drop_rest()
         self._note()
         self._unwatch()
         if self._timer is not None:

@@ -1,6 +1,6 @@
 """What clients have not read of the answers to them: how much memory it takes in a process, and its bound."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from rookery.domain.tallies import Reading
@@ -13,10 +13,13 @@ class Reader(Protocol):
     """A connection with an answer that was not read yet."""
 
     def kept(self) -> int:
-        """Bytes that are kept for it alone, now."""
+        """Bytes that the transport keeps for it, now."""
+
+    def bodies(self) -> Sequence[bytes]:
+        """What else it is to send: all that it shares."""
 
     def cut(self) -> None:
-        """Close it at once."""
+        """Close it at once, and share nothing any more."""
 
 
 class Unread:
@@ -60,12 +63,16 @@ class Unread:
             self._own[reader] = size
         if self._bytes <= MAX_UNREAD_BYTES:
             return
-        for reader in sorted(self._own, key=self._own.__getitem__, reverse=True):
+        for reader in sorted(self._own, key=self._weight, reverse=True):
             if self._bytes <= MAX_UNREAD_BYTES * 7 // 8:
                 break
             self._cut += 1
             self._bytes -= self._own.pop(reader)
             reader.cut()
+
+    def _weight(self, reader: Reader) -> int:
+        """Bytes that are freed when a connection is closed: its own, and the bodies that no other one sends."""
+        return self._own[reader] + sum(len(body) for body in reader.bodies() if self._bodies.get(id(body)) == 1)
 
     def readings(self) -> Iterable[Reading]:
         """What is kept of answers, and how many connections were closed to make room."""
