@@ -8,10 +8,11 @@ longer is the machine's. And the attacked server tells for how much of its own C
 import asyncio
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from time import perf_counter
 from typing import Generic, TypeVar
@@ -23,7 +24,12 @@ from tools.servers.process import free_port
 
 T = TypeVar("T")
 
-LIVEZ = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+_LIVEZ = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+_TOP = b"GET /top HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+ASKED = (*9 * (_LIVEZ,), _TOP)
+"""What a bystander asks in turns. Health checks have no limit, so they measure well; but no bound refuses them."""
+_ADDRESS = "127.0.0.2"
+"""The bystander's, which is not the attacker's: it has limits of its own."""
 HELD_SECONDS = 0.05
 """CPU seconds for which no attack may hold the event loop. Time that a virtual machine loses is among them, so it is
 more than the 20 ms of `tests/web/test_holds.py`, where the least of several counts."""
@@ -47,8 +53,8 @@ class Measured(Generic[T]):
     """Statuses of the bystander's answers during the attacks."""
     results: list[T] = field(default_factory=list)
 
-    def require(self, floor: float, bursts: int = 0) -> None:
-        """Fail if the loop was held for more than 50 ms of CPU, or the p99 was more than doubled by the attack.
+    def require(self, floor: float, bursts: int = 0, status: int = 200) -> None:
+        """Fail if an answer had another status, the loop was held for 50 ms of CPU, or the attack doubled the p99.
 
         Doubled against the quiet turns or the server elsewhere, whichever was slower; `floor` in seconds is always
         allowed. Requests that come together, by hundreds, are begun in one turn of the loop: so often, in `bursts`, it
@@ -57,9 +63,10 @@ class Measured(Generic[T]):
         quiet, attacked, elsewhere = (_percentile(took) for took in (self.quiet, self.attacked, self.elsewhere))
         told = (
             f"p99 {quiet * 1000:.1f} ms quiet, {attacked * 1000:.1f} ms attacked, {elsewhere * 1000:.1f} ms elsewhere;"
-            f" held {self.holds} times; {len(self.attacked)} answers"
+            f" held {self.holds} times; {len(self.attacked)} answers of {self.statuses}"
         )
         assert self.attacked, "nothing was measured"
+        assert self.statuses == {status}, told
         assert self.holds <= bursts, told
         assert attacked <= max(2 * quiet, 2 * elsewhere, floor), told
 
@@ -101,20 +108,28 @@ def place(folder: Path, *flags: str) -> Iterator[Place]:
 
 
 def beside(
-    at: Place, request: bytes, attack: Callable[..., T], *arguments: object, turns: int = 2, quiet_seconds: float = 1.0
+    at: Place,
+    asked: Sequence[bytes],
+    attack: Callable[..., T],
+    *arguments: object,
+    turns: int = 2,
+    quiet_seconds: float = 1.0,
 ) -> Measured[T]:
-    """Measure a bystander's `request` beside `attack(port, *arguments)`, a module's function that ends by itself."""
+    """Measure a bystander's answers beside `attack(port, *arguments)`, a module's function that ends by itself.
+
+    What is `asked` it asks in turns.
+    """
     found: Measured[T] = Measured()
 
     async def measure() -> None:
         loop = asyncio.get_running_loop()
         for _ in range(turns):
             until = perf_counter() + quiet_seconds
-            await _ask(at.port, request, found.quiet, set(), lambda until=until: perf_counter() >= until)  # type: ignore[misc]
+            await _ask(at.port, asked, found.quiet, set(), lambda until=until: perf_counter() >= until)  # type: ignore[misc]
             attacking = loop.run_in_executor(pool, attack, at.port, *arguments)
             await asyncio.gather(
-                _ask(at.port, request, found.attacked, found.statuses, attacking.done),
-                _ask(at.elsewhere.port, request, found.elsewhere, set(), attacking.done),
+                _ask(at.port, asked, found.attacked, found.statuses, attacking.done),
+                _ask(at.elsewhere.port, asked, found.elsewhere, set(), attacking.done),
             )
             found.results.append(await attacking)
 
@@ -126,13 +141,16 @@ def beside(
     return found
 
 
-async def _ask(port: int, request: bytes, took: list[float], statuses: set[int], is_over: Callable[[], bool]) -> None:
+async def _ask(
+    port: int, asked: Sequence[bytes], took: list[float], statuses: set[int], is_over: Callable[[], bool]
+) -> None:
     """Ask again and again on one kept connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(_ADDRESS, 0))
+    turns = cycle(asked)
     try:
         while not is_over():
             begun = perf_counter()
-            writer.write(request)
+            writer.write(next(turns))
             async with asyncio.timeout(_ANSWER_SECONDS):
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 length = head.partition(b"content-length: ")[2].split()

@@ -16,7 +16,7 @@ from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import UserRecord
 from rookery.ports.store import Credentials
 from rookery.services.feeds import CURSOR
-from tests.system.one_client.bystander import LIVEZ, beside, place
+from tests.system.one_client.bystander import ASKED, beside, place
 
 pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
 
@@ -82,7 +82,7 @@ def test_cold_pulls_hold_up_nobody_and_have_a_bound(tmp_path: Path, is_kept: boo
     cold = f"/feed/@heavy?limit=100&cursor={asyncio.run(fill(tmp_path / 'data'))}"
     with place(tmp_path) as at:
         before = memory_of(at.attacked.process.pid)
-        measured = beside(at, LIVEZ, pull, cold, is_kept, turns=1)
+        measured = beside(at, ASKED, pull, cold, is_kept, turns=1)
         assert memory_of(at.attacked.process.pid) - before < MOST_GROWTH
     if is_kept:
         told = measured.results[0]

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from time import monotonic
 
-from tests.system.one_client.bystander import LIVEZ, beside, place
+from tests.system.one_client.bystander import ASKED, beside, place
 
 
 def ask_with_commas(port: int, seconds: float) -> int:
@@ -20,6 +20,6 @@ def ask_with_commas(port: int, seconds: float) -> int:
 
 def test_commas_in_accept_cost_others_nothing(tmp_path: Path) -> None:
     with place(tmp_path) as at:
-        measured = beside(at, LIVEZ, ask_with_commas, 2.0)
+        measured = beside(at, ASKED, ask_with_commas, 2.0)
     assert min(measured.results) > 10
     measured.require(floor=0.1)

@@ -69,7 +69,7 @@ def guess(port: int, seconds: float) -> dict[int, int]:
     return dict(found)
 
 
-def sign_in(server: Server, user: int, network: str) -> float:
+def sign_in(server: Server, measured: Measured[dict[int, int]], user: int, network: str) -> float:
     """Sign in as one of the users from an address; the seconds that it took."""
     begun = monotonic()
     answer = httpx.post(
@@ -78,7 +78,7 @@ def sign_in(server: Server, user: int, network: str) -> float:
         headers={"X-Forwarded-For": f"{network}.{user}.7"},
         timeout=60,
     )
-    assert answer.status_code == 201, answer.text
+    measured.statuses.add(answer.status_code)
     return monotonic() - begun
 
 
@@ -98,16 +98,16 @@ def test_passwords_that_are_guessed_from_many_networks_hold_up_nobody_else(serve
     The one whose account is guessed at does so at home only: elsewhere nothing tells them from an attacker.
     """
     measured: Measured[dict[int, int]] = Measured()
-    measured.quiet += [sign_in(server, user, HOME) for user in range(USERS)]
+    measured.quiet += [sign_in(server, measured, user, HOME) for user in range(USERS)]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         attacking = pool.submit(guess, server.port, SECONDS)
         rounds = 0
         while not attacking.done() and rounds < ROUNDS:
             for user in range(USERS):
-                measured.attacked.append(sign_in(server, user, HOME))
+                measured.attacked.append(sign_in(server, measured, user, HOME))
                 if user != VICTIM:
-                    measured.attacked.append(sign_in(server, user, f"203.{rounds}"))
+                    measured.attacked.append(sign_in(server, measured, user, f"203.{rounds}"))
             rounds += 1
         measured.results.append(attacking.result())
     assert measured.results[0].get(503, 0) > NETWORKS, "the attack filled the queue"
-    measured.require(floor=HASHES * max(measured.quiet))
+    measured.require(floor=HASHES * max(measured.quiet), status=201)

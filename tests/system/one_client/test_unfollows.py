@@ -16,7 +16,7 @@ from rookery.adapters.system import SystemClock
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import UserRecord
 from rookery.ports.store import Credentials
-from tests.system.one_client.bystander import LIVEZ, beside, place
+from tests.system.one_client.bystander import ASKED, beside, place
 
 pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
 
@@ -59,6 +59,6 @@ def test_unfollows_without_end_hold_up_nobody(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     asyncio.run(fill(tmp_path / "data"))
     with place(tmp_path) as at:
-        measured = beside(at, LIVEZ, read_feed, 2.0, turns=1)
+        measured = beside(at, ASKED, read_feed, 2.0, turns=1)
     assert set(measured.results[0]) == {10}
     measured.require(floor=0.1)
