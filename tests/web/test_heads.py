@@ -40,7 +40,7 @@ CLOSED = b"Host: x\r\nConnection: close\r\n"
         ],
         *[
             (b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target, (400, "malformed_request"))
-            for target in (b"http://u@a/", b"http://:80/", b"http:///", b"ftp://a/")
+            for target in (b"http://u@a/", b"http://:80/", b"http:///", b"ftp://a/", b"/#a", b"http://a#b")
         ],
     ],
 )

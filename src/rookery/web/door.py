@@ -34,7 +34,7 @@ _HEALTH_CHECKS = frozenset({"/livez", "/readyz", "/api/v1/livez", "/api/v1/ready
 """Paths without a limit, which therefore look at no token either: each look may ask the store."""
 _ITS_OWN_DELETION = frozenset({("DELETE", "/user"), ("DELETE", "/api/v1/user")})
 """Where a token that was deleted with its user is heard once more."""
-_REFUSED = frozenset({401, 403, 429})
+_REFUSED = frozenset({401, 403, 421, 429})
 """Statuses whose log lines name the client's address, so that it can be banned (deploy/fail2ban)."""
 MAX_AT_ONCE = 2_048
 """Requests under way. More are refused at once, which is kinder than to answer all of them late."""

@@ -50,6 +50,8 @@ def origin_form(target: bytes, headers: Headers) -> bytes:
     Raises:
         Refusal: 400 `malformed_request`.
     """
+    if b"#" in target:  # a fragment is no part of a target, and proxies differ in what they do with one
+        raise _BAD_TARGET
     if target.startswith(b"/") or target == b"*":
         if len(target.partition(b"?")[0]) > MAX_PATH_BYTES:
             raise _LONG_PATH  # to decode it takes twenty milliseconds where it is all percent signs
@@ -58,7 +60,7 @@ def origin_form(target: bytes, headers: Headers) -> bytes:
     if scheme is None:
         raise _BAD_TARGET
     rest = target[len(scheme) :]
-    end = min((at for at in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if at >= 0), default=len(rest))
+    end = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
     authority, path = rest[:end], rest[end:]
     if not _AUTHORITY.fullmatch(authority):
         raise _BAD_TARGET
@@ -70,7 +72,7 @@ def origin_form(target: bytes, headers: Headers) -> bytes:
 
 
 def is_canonical(path: bytes) -> bool:
-    """Whether a raw path is the only way to write it, so that a proxy's rules about paths hold here too.
+    """Whether a raw path is the only way to write it but for a slash at its end, so that a proxy's rules hold here too.
 
     It is not with an empty segment, one of dots, a backslash, or a percent sign before what needs no encoding, as
     letters do, or before what must not have one, as slashes. `%40`, `@`, is allowed: clients' libraries write it in
