@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -11,6 +11,7 @@ from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.memory import MemoryCache
 from rookery.adapters.sqlite import SqliteRanking, SqliteStore
 from rookery.config import Settings
+from rookery.domain.errors import Unavailable
 from rookery.domain.users import UserRecord
 from rookery.ports.cache import Cache
 from rookery.ports.store import Store
@@ -28,6 +29,8 @@ class Faulty:
         self.calls: Counter[str] = Counter()
         self.gates: dict[str, asyncio.Event] = {}
         self.faults: dict[str, list[Exception]] = {}
+        self.refuses: Callable[[str, tuple[object, ...]], bool] = lambda name, arguments: False
+        """Whether the store is away for a call with these arguments."""
         self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
@@ -38,6 +41,8 @@ class Faulty:
             if faults := self.faults.get(name):
                 raise faults.pop()
             await asyncio.sleep(0)
+            if self.refuses(name, args):
+                raise Unavailable("store_unavailable", "This part of it is away.")
             return await getattr(self._inner, name)(*args, **kwargs)
 
         return call

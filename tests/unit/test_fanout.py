@@ -218,3 +218,31 @@ async def test_what_the_store_owes_is_done_soon_after_its_return_the_oldest_firs
                 await asyncio.sleep(0.001)
         assert nest.clock.millis - before <= 2_000
         assert len(await nest.feed(reader)) == 10
+
+
+async def test_a_part_of_the_store_that_is_away_holds_up_no_author_of_another(
+    database: InlineDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout, "SLICE", 1)
+    async with nest_on(database) as nest:
+        author = await nest.user("ada")
+        readers = await nest.readers(20, "ada")
+        dead = {(await nest.user(f"dead{number}", "ada")).id for number in range(60)}
+        nest.store.refuses = lambda name, given: name == "followers" and given[0] in dead
+        for number in range(60):
+            await nest.post(await nest.rookery.services.accounts.find_name(f"dead{number}"), "waits")
+        asked, begun = nest.store.calls["followers"], nest.clock.millis
+        await nest.post(author, "goes")
+        async with asyncio.timeout(10):
+            while "goes" not in await nest.feed(readers[0]) or nest.rookery.fanout.backlog > len(dead):
+                nest.clock.millis += 10
+                await asyncio.sleep(0.001)
+        assert nest.clock.millis - begun < 1_000
+        assert nest.store.calls["followers"] - asked < 80 + 4 * len(dead)
+        nest.store.refuses = lambda name, given: False
+        begun = nest.clock.millis
+        async with asyncio.timeout(10):
+            while nest.rookery.fanout.backlog:
+                nest.clock.millis += 10
+                await asyncio.sleep(0.001)
+        assert nest.clock.millis - begun <= 3_000, "when it is back what it owes is done soon"

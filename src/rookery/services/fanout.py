@@ -43,10 +43,16 @@ TURN_FOLLOWERS = 2_000
 """Followers walked until all else that waits for the event loop has had its turn: one to two milliseconds of CPU."""
 _RETRY_SECONDS = 1.0
 _MOST_RETRY_SECONDS = 60.0
+_MOST_DOUBLED = 10
+"""Times that such a pause is doubled; a float has no room for a thousand."""
 _AWAY_SECONDS = 0.5
-"""Seconds until a delivery that the store did not answer is tried again; while it is away one tries for all."""
+"""Seconds until a delivery that the store did not answer is tried again. While it is away one tries for all; and it is
+away when it answered no slice for so long, and not the last three."""
+_MOST_AWAY_SECONDS = 2.0
+"""The longest pause of such a delivery while others are answered: a part of the store may be away."""
 _AWAY_AFTER = 3
-"""Deliveries in a row that the store did not answer, until it is taken to be away."""
+_AT_ONCE_AGAIN = 8
+"""Of the slices under way together, those that may be tries of deliveries that failed before."""
 _DELAYS = (*SECONDS, 30.0, 60.0)
 _LOOK_SECONDS = 0.05
 """How often to look whether something is due, while all that waits is to be tried again later."""
@@ -73,6 +79,8 @@ class _Delivery:
     failures: int = 0
     due: float = 0.0
     """When to try again, by the monotonic clock."""
+    tried: float = 0.0
+    """When it was tried last."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -95,6 +103,10 @@ class Fanout:
         """Slices for a later turn."""
         self._unanswered = 0
         """Slices in a row for which the store was away."""
+        self._answered_at = 0.0
+        """When it answered one last, by the monotonic clock."""
+        self._again = 0
+        """Tries under way of deliveries that failed before."""
         self._probe_at = 0.0
         """While it is away: when the next delivery tries whether it is back, by the monotonic clock."""
         self._seen_at: dict[FanoutChange, float] = {}
@@ -235,7 +247,7 @@ class Fanout:
     async def _next(self) -> _Delivery:
         """Take the first delivery that is due, when there is one. Authors take turns, slice by slice."""
         while True:
-            delivery = self._take_probe() if self._unanswered >= _AWAY_AFTER else self._take_due()
+            delivery = self._take_probe() if self._is_away() else self._take_due()
             if delivery is not None:
                 return delivery
             self._work.clear()
@@ -243,23 +255,28 @@ class Fanout:
                 async with asyncio.timeout(_LOOK_SECONDS if self._waiting else None):
                     await self._work.wait()
 
+    def _is_away(self) -> bool:
+        is_late = self._clock.monotonic() - self._answered_at >= _AWAY_SECONDS
+        return is_late and self._unanswered >= _AWAY_AFTER
+
     def _take_due(self) -> _Delivery | None:
-        now = self._clock.monotonic()
+        now, may_again = self._clock.monotonic(), self._again < _AT_ONCE_AGAIN
         for _ in range(len(self._waiting)):
             author = next(iter(self._waiting))
             self._waiting.move_to_end(author)
-            due = next((delivery for delivery in self._waiting[author] if delivery.due <= now), None)
+            waiting = self._waiting[author]
+            due = next((one for one in waiting if one.due <= now and (may_again or not one.failures)), None)
             if due is not None:
                 return self._taken_out(due)
         return None
 
     def _take_probe(self) -> _Delivery | None:
-        """While the store is away: the delivery that was tried longest ago, when it is time to try one."""
+        """While the store is away: the delivery that was tried longest ago or never, when it is time to try one."""
         now = self._clock.monotonic()
         if not self._waiting or now < self._probe_at:
             return None
         self._probe_at = now + _AWAY_SECONDS
-        return self._taken_out(min((queue[0] for queue in self._waiting.values()), key=lambda delivery: delivery.due))
+        return self._taken_out(min((queue[0] for queue in self._waiting.values()), key=lambda one: one.tried))
 
     def _taken_out(self, delivery: _Delivery) -> _Delivery:
         queue = self._waiting[delivery.author]
@@ -278,10 +295,12 @@ class Fanout:
         self._work.set()
 
     async def _work_on(self, delivery: _Delivery, hands: asyncio.Semaphore) -> None:
-        finished = False
+        finished, is_again = False, delivery.failures > 0
+        self._again += is_again
         try:
             finished = await self._try_slice(delivery)
         finally:
+            self._again -= is_again
             if finished:
                 del self._unfinished[delivery]
                 self._leave(delivery)
@@ -291,21 +310,23 @@ class Fanout:
 
     async def _try_slice(self, delivery: _Delivery) -> bool:
         """Deliver to the next followers; True when there are no more. What fails is tried again, ever more rarely."""
+        delivery.tried = self._clock.monotonic()
         try:
             finished = await self._slice(delivery)
         except Exception as error:  # noqa: BLE001 - one tweet's mistake must not end all fan-out
             if isinstance(error, Unavailable):
                 _log.warning("a fan-out waits for the store")
                 self._unanswered += 1
-                wait = _AWAY_SECONDS
+                wait = min(_AWAY_SECONDS * 2 ** min(delivery.failures, _MOST_DOUBLED), _MOST_AWAY_SECONDS)
             else:
                 _log.exception("a fan-out failed; it is tried again")
-                wait = min(_RETRY_SECONDS * 2**delivery.failures, _MOST_RETRY_SECONDS)
+                wait = min(_RETRY_SECONDS * 2 ** min(delivery.failures, _MOST_DOUBLED), _MOST_RETRY_SECONDS)
             delivery.failures += 1
             delivery.due = self._clock.monotonic() + wait
             return False
         delivery.failures = 0
-        was_away, self._unanswered = self._unanswered >= _AWAY_AFTER, 0
+        was_away, self._unanswered = self._is_away(), 0
+        self._answered_at = self._clock.monotonic()
         if was_away:
             self._go_on()
         return finished
