@@ -9,7 +9,17 @@ import pytest
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import UserId
 from rookery.services import pulling
-from rookery.services.pulling import ADDRESS_AT_ONCE, ADDRESS_MOST, AT_ONCE, CALLER_AT_ONCE, CALLER_MOST, Asker, Pulls
+from rookery.services.pulling import (
+    ADDRESS_AT_ONCE,
+    ADDRESS_MOST,
+    AT_ONCE,
+    CALLER_AT_ONCE,
+    CALLER_MOST,
+    WAIT_SECONDS,
+    Asker,
+    Pulls,
+)
+from tests.contract.expecting import refused
 
 ADA, BOB = UserId(b"a" * 16), UserId(b"b" * 16)
 
@@ -137,6 +147,19 @@ async def test_the_process_itself_waits_for_a_place_and_has_no_share() -> None:
     assert len(holders.inside) == AT_ONCE
     await holders.end()
     assert not holders.refused
+    assert_unused(holders.pulls)
+
+
+async def test_all_waits_of_a_request_have_one_end() -> None:
+    holders = Holders()
+    await holders.begin(*[Asker(str(number)) for number in range(AT_ONCE)])
+    with refused(Unavailable, "busy"):
+        async with (
+            asyncio.timeout(WAIT_SECONDS / 2),
+            holders.pulls.place(Asker("one"), asyncio.get_running_loop().time()),
+        ):
+            pass
+    await holders.end()
     assert_unused(holders.pulls)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -42,8 +41,9 @@ class Chores:
     sweeping: Sweeping
     telling: Telling
     timekeeping: Timekeeping
-    hidden: set[UserId] = field(default_factory=set)
-    """Deleted users whose tweets this process has hidden from the top list, while they wait for `purge`."""
+    hidden: dict[UserId, bytes | None] = field(default_factory=dict)
+    """Deleted users whose tweets this process has hidden from the top list, while they wait for `purge`, each with the
+    run of the ranking in which that was."""
 
     async def run(self) -> None:
         """Do them all, again and again, until cancelled."""
@@ -87,14 +87,23 @@ class Chores:
     async def hide(self) -> None:
         """Take the tweets of deleted users out of the top list, as `purge` takes minutes for those of one who has many.
 
-        After a start this is done once more for each who waits, as it may have been broken off.
+        After a start this is done once more for each who waits, as it may have been broken off; and for all when the
+        ranking was told anew, as of what it had before.
         """
+        run = self.telling.run
         waiting = set(await self.store.users_to_purge(len(self.hidden) + _HIDDEN_USERS))
-        self.hidden.intersection_update(waiting)
-        for user in waiting - self.hidden:
-            with suppress(Unavailable):  # one whose rows can't be reached holds up nobody
+        for user in self.hidden.keys() - waiting:
+            del self.hidden[user]
+        for user in waiting:
+            if user in self.hidden and self.hidden[user] == run:
+                continue
+            try:
                 await self.top.hide(user)
-                self.hidden.add(user)
+                self.hidden[user] = run
+            except Unavailable:  # one whose rows can't be reached holds up nobody
+                pass
+            except Exception:  # noqa: BLE001 - nor does another mistake
+                _log.exception("the tweets of a deleted user can't be taken out of the top list")
 
     async def purge(self) -> None:
         """Take the rows of deleted users away, in short steps. One whose rows can't be reached holds up nobody."""

@@ -28,7 +28,7 @@ ADDRESS_MOST = 256
 CALLER_MOST = 8
 """Requests of one user that pull or wait for a place."""
 WAIT_SECONDS = 2.0
-"""The longest wait for a place, in seconds."""
+"""Seconds for which a request waits for places at most, all its waits together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +74,18 @@ class Pulls:
         yield Reading("pulls_refused_total", "Requests that got no place and were answered 503.", self._refused)
 
     @asynccontextmanager
-    async def place(self, asker: Asker | None) -> AsyncIterator[bool]:
+    async def place(self, asker: Asker | None, until: float | None = None) -> AsyncIterator[bool]:
         """Hold a place while the block runs; yields whether it had to be waited for.
 
-        None is the process itself, which has no share and waits as long as it takes.
+        None is the process itself, which has no share and waits as long as it takes. `until` is a time of the event
+        loop's clock, by default `WAIT_SECONDS` from now.
 
         Raises:
-            Unavailable: `busy`, when the asker's share of the queue is taken, or no place was free within two seconds.
+            Unavailable: `busy`, when the asker's share of the queue is taken, or no place was free until then.
         """
         waited = not self._may_run(asker)
         if waited:
-            await self._wait(asker)
+            await self._wait(asker, until)
         else:
             self._take(asker)
         try:
@@ -96,16 +97,18 @@ class Pulls:
                 _decrease(self._asking, key)
             self._admit_waiting()
 
-    async def _wait(self, asker: Asker | None) -> None:
+    async def _wait(self, asker: Asker | None, until: float | None) -> None:
         """Queue until `_admit_waiting` took a place for this request."""
         self._require_room(asker)
+        if until is None:
+            until = asyncio.get_running_loop().time() + WAIT_SECONDS
         waiter = _Waiter(asker)
         address = asker.address if asker else ""
         self._queues.setdefault(address, OrderedDict())[waiter] = None
         self._waiting += 1
         self._asking.update(key for key, _, _ in _shares(asker))
         try:
-            async with asyncio.timeout(WAIT_SECONDS if asker else None):
+            async with asyncio.timeout_at(until if asker else None):
                 await waiter.admitted
         except BaseException as error:
             if waiter.admitted.done() and not waiter.admitted.cancelled():  # admitted in the very moment of its end

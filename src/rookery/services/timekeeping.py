@@ -12,8 +12,8 @@ MOST_AHEAD_MILLIS = 24 * 60 * 60 * 1000
 """How far ahead of the clock the newest tweet may be, so that new ones still come behind it."""
 WARNED_MILLIS = 1_000
 """How far ahead it may be without a warning: the clocks of several servers differ so much."""
-NOTED_SECONDS = 10
-"""How often a process notes the time of its newest id."""
+NOTED_SECONDS = 1
+"""How often a process notes the time of its newest id. One that was killed may have made newer ones for so long."""
 
 
 @dataclass(slots=True)
@@ -45,10 +45,10 @@ class Timekeeping:
                 " new tweets bear later times until the clock has caught up",
                 ahead // 1_000,
             )
-            newest += NOTED_SECONDS * 1_000  # a process that was killed may have noted its last time so long before
-        if ahead >= 0:
-            self.clock.begin_above(newest)
         self.noted = newest
+        newest += NOTED_SECONDS * 1_000
+        if newest >= self.clock.now():
+            self.clock.begin_above(newest)
 
     async def note(self) -> None:
         """Note the time of the newest id, if there were new ones."""
