@@ -75,7 +75,8 @@ class Top:
     async def _searched(self) -> builtins.list[bytes]:
         """The longest list, found by a search that began after the call. All who call meanwhile share the next one.
 
-        Tweets of a deleted user are in the ranking until `hide` has passed: there may be any number of them.
+        Tweets of a deleted user are in the ranking until `hide` has passed: there may be any number of them. Each slice
+        is of a moment of its own.
         """
         if self._next_search is None:
             self._next_search = asyncio.create_task(self._search_behind(self._search))
