@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import pytest
+from coverage import Coverage
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 # Cassandra ends before the better of its two compilers, which is dear, is worth it: a third of a start's time.
@@ -47,3 +48,14 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc] # untyped
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
     return Groups(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """In a process that runs tests, let only the measurement that pytest-cov is about to begin be under way.
+
+    Others began when Python and the plugin started. They would go on beneath while a test has the mark `no_cover`.
+    """
+    if hasattr(session.config, "workerinput"):
+        while (beneath := Coverage.current()) is not None:
+            beneath.stop()

@@ -75,7 +75,6 @@ class Server:
         if os.environ.get("TEST_HARDENED") == "1":
             command = [sys.executable, str(_HARDENED), str(self.data.parent), *command]
             measured = False  # its figures would have to be written elsewhere
-        environment = _environment(self.env, measured=measured)
         seen = len(self.err())
         with self._file("out").open("ab") as out, self._file("err").open("ab") as err:
             self._process = subprocess.Popen(
@@ -83,7 +82,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env=environment,
+                env=environment(self.env, measured=measured),
             )
         limit = time.monotonic() + _START_SECONDS
         while not (found := _LISTENS.search(self.err(), seen)):
@@ -146,7 +145,7 @@ def running_server(
         assert status == 0, f"the server ended with status {status}:\n{server.err()[-8_000:]}"
 
 
-def _environment(extra: Mapping[str, str], *, measured: bool) -> dict[str, str]:
+def environment(extra: Mapping[str, str], *, measured: bool) -> dict[str, str]:
     # The rest is passed on, such as what coverage sets to measure processes of their own.
     dropped = ("ROOKERY_",) if measured else ("ROOKERY_", "COVERAGE_", "COV_CORE_")
     ours = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
