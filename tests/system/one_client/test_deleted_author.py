@@ -15,7 +15,7 @@ from rookery.adapters.system import SystemClock
 from rookery.domain.tweets import TweetRecord
 from rookery.domain.users import UserRecord
 from rookery.ports.store import Credentials
-from tests.system.one_client.bystander import ASKED, beside, place
+from tests.system.one_client.bystander import ASKED_BESIDE_THE_TOP, beside, place
 
 pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
 
@@ -63,7 +63,7 @@ def test_a_deleted_author_at_the_top_holds_up_nobody(tmp_path: Path) -> None:
         assert len(http.get("/top?limit=100").json()) == 100
         answer = http.delete("/user", params={"user_id": "@leader"})
         assert answer.status_code == 204, answer.text
-        measured = beside(at, ASKED, ask_for_the_top, 2.0, turns=1, quiet_seconds=0)
+        measured = beside(at, ASKED_BESIDE_THE_TOP, ask_for_the_top, 2.0, turns=1, quiet_seconds=0)
     answers = measured.results[0]
     assert set(answers) == {12}, "the list is whole at any moment"
     measured.require(floor=0.1)
