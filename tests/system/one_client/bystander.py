@@ -28,7 +28,7 @@ _LIVEZ = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 _TOP = b"GET /top HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 ASKED = (*9 * (_LIVEZ,), _TOP)
 """What a bystander asks in turns. Health checks have no limit, so they measure well; but no bound refuses them."""
-_DOCUMENT = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+_DOCUMENT = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 ASKED_BESIDE_THE_TOP = (*9 * (_LIVEZ,), _DOCUMENT)
 """The same where the top list itself is attacked, which may then take the time of a search."""
 _ADDRESS = "127.0.0.2"
