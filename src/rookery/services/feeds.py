@@ -112,8 +112,9 @@ class Feeds:
     async def _show(self, reading: _Reading, entries: Sequence[bytes]) -> Sequence[bytes | None]:
         """Show entries, and note whose author is deleted: what else they wrote need not be looked at."""
         shown = await self._showing.show(entries)
-        dropped = {author_of(item) for item, each in zip(entries, shown, strict=True) if each is None}
-        reading.gone.update(dropped - await self._showing.alive(list(dropped)))
+        if None in shown:
+            dropped = {author_of(item) for item, each in zip(entries, shown, strict=True) if each is None}
+            reading.gone.update(dropped - await self._showing.alive(list(dropped)))
         return shown
 
     async def _newest_entries(self, reading: _Reading, below: TweetId | None, want: int) -> Sequence[bytes]:

@@ -1,7 +1,6 @@
 """What a request's head may say: one meaning for us and for any proxy in front of us, or it is refused."""
 
 import re
-from collections import Counter
 
 from rookery.web.problems import Refusal
 
@@ -10,7 +9,7 @@ Headers = list[tuple[bytes, bytes]]
 MAX_PATH_BYTES = 1_024
 """Bytes of a path that is routed. The router keeps the last thousand paths, and names and ids are far shorter."""
 _VERSIONS = frozenset({"1.0", "1.1"})
-_SINGLE = (b"host", b"authorization", b"origin", b"idempotency-key")
+_SINGLE = frozenset({b"host", b"authorization", b"origin", b"idempotency-key"})
 """Headers whose second value one reader would take for the first, and another would not."""
 _SCHEMES = (b"http://", b"https://")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -33,13 +32,17 @@ def check_head(version: str, headers: Headers) -> None:
     """
     if version not in _VERSIONS:
         raise BAD_VERSION
-    count = Counter(name for name, _ in headers)
-    for name in _SINGLE:
-        if count[name] > 1:
-            raise Refusal(400, "duplicate_header", f"The header {name.decode().title()} is there more than once.")
-    if version != "1.0" and not count[b"host"]:
+    single: set[bytes] = set()
+    codings: list[bytes] = []
+    for name, value in headers:
+        if name in _SINGLE:
+            if name in single:
+                raise Refusal(400, "duplicate_header", f"The header {name.decode().title()} is there more than once.")
+            single.add(name)
+        elif name == b"transfer-encoding":
+            codings.append(value)
+    if version != "1.0" and b"host" not in single:
         raise _MISSING_HOST
-    codings = [value for name, value in headers if name == b"transfer-encoding"]
     if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
         raise BAD_CODING
 
