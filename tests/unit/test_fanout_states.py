@@ -54,14 +54,19 @@ async def pass_minutes(nest: Nest, readers: list[UserRecord], minutes: int) -> N
             await nest.feed(reader)
 
 
-async def test_an_author_rises_and_falls_in_their_time(nest: Nest) -> None:
-    author, readers = await risen(nest)
-    nest.clock.millis += 1_000 * fanout.RISE_SECONDS - 1
+async def expect_change_after(nest: Nest, seconds: int, before: FanoutState, after: FanoutState) -> None:
+    """The state changes when so many seconds have passed, and not a millisecond earlier."""
+    nest.clock.millis += 1_000 * seconds - 1
     await nest.rookery.fanout.review()
-    assert await state(nest) is FanoutState.RISING
+    assert await state(nest) is before
     nest.clock.millis += 1
     await nest.rookery.fanout.review()
-    assert await state(nest) is FanoutState.PULLED
+    assert await state(nest) is after
+
+
+async def test_an_author_rises_and_falls_in_their_time(nest: Nest) -> None:
+    author, readers = await risen(nest)
+    await expect_change_after(nest, fanout.RISE_SECONDS, FanoutState.RISING, FanoutState.PULLED)
     await nest.post(author, "pulled")
     await expect(nest, readers, "pulled")
     follows = nest.rookery.services.follows
@@ -69,12 +74,7 @@ async def test_an_author_rises_and_falls_in_their_time(nest: Nest) -> None:
         await follows.unfollow(ANYONE, reader, author)
     await nest.rookery.fanout.review()
     assert await state(nest) is FanoutState.FALLING
-    nest.clock.millis += 1_000 * fanout.FALL_SECONDS - 1
-    await nest.rookery.fanout.review()
-    assert await state(nest) is FanoutState.FALLING
-    nest.clock.millis += 1
-    await nest.rookery.fanout.review()
-    assert await state(nest) is FanoutState.PUSHED
+    await expect_change_after(nest, fanout.FALL_SECONDS, FanoutState.FALLING, FanoutState.PUSHED)
 
 
 async def test_a_clock_an_hour_forth_and_back_moves_nobody_on(nest: Nest) -> None:
