@@ -85,13 +85,14 @@ class Supervised:
         self._log = folder / "log"
         self._log.touch()
         program = f"""
-import os, signal, sys, time
+import fcntl, os, signal, sys, time
 from rookery.cli import workers
 workers.SILENT_SECONDS, workers.BEGIN_SECONDS, workers._TICK_SECONDS = 1.0, 1.5, 0.1
 {before}
 
 def serve(pulse, which):
     with open({str(self._log)!r}, "a+") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)  # else two that begin together both read two lines, and both take turn 2
         print(which, os.getpid(), file=log, flush=True)
         log.seek(0)
         turn = len(log.readlines())
