@@ -1,5 +1,6 @@
 """What a head may say: servers and proxies read it in one way, or it is refused. On real sockets."""
 
+import gc
 import tracemalloc
 from typing import Any
 from urllib.parse import unquote
@@ -13,41 +14,58 @@ from tests.web.site import Site
 CLOSED = b"Host: x\r\nConnection: close\r\n"
 
 
-@pytest.mark.parametrize(
-    ("head", "told"),
-    [
-        (b"GET / HTTP/1.1\r\n\r\n", (400, "missing_host")),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", (400, "duplicate_header")),
-        (b"GET / HTTP/1.0\r\nHost: x\r\nhost: y\r\n\r\n", (400, "duplicate_header")),
-        (b"GET http://a/ HTTP/1.1\r\n\r\n", (400, "missing_host")),
-        *[
-            (b"GET / HTTP/1.1\r\nHost: x\r\n%b: a\r\n%b: a\r\n\r\n" % (name, name.lower()), (400, "duplicate_header"))
-            for name in (b"Authorization", b"Origin", b"Idempotency-Key")
-        ],
-        *[
-            (b"GET / HTTP/%b\r\nHost: x\r\n\r\n" % version, (505, "http_version"))
-            for version in (b"0.9", b"1.2", b"2.0", b"3.0")
-        ],
-        (b"GET /\r\n\r\n", (505, "http_version")),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (505, "http_version")),
-        *[
-            (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: %b\r\n\r\n0\r\n\r\n" % coding, (501, "transfer_coding"))
-            for coding in (
-                *(b"gzip", b"gzip, chunked", b"chunked, gzip", b"identity", b"xchunked", b"chunked;a=b"),
-                b"chunked\r\nTransfer-Encoding: chunked",
-                b"gzip\r\nTransfer-Encoding: chunked",
-            )
-        ],
-        *[
-            (b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target, (400, "malformed_request"))
-            for target in (b"http://u@a/", b"http://:80/", b"http:///", b"ftp://a/", b"/#a", b"http://a#b")
-        ],
+REFUSED: list[tuple[bytes, tuple[int, str]]] = [
+    (b"GET / HTTP/1.1\r\n\r\n", (400, "missing_host")),
+    (b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", (400, "duplicate_header")),
+    (b"GET / HTTP/1.0\r\nHost: x\r\nhost: y\r\n\r\n", (400, "duplicate_header")),
+    (b"GET http://a/ HTTP/1.1\r\n\r\n", (400, "missing_host")),
+    *[
+        (b"GET / HTTP/1.1\r\nHost: x\r\n%b: a\r\n%b: a\r\n\r\n" % (name, name.lower()), (400, "duplicate_header"))
+        for name in (b"Authorization", b"Origin", b"Idempotency-Key")
     ],
-)
+    *[
+        (b"GET / HTTP/%b\r\nHost: x\r\n\r\n" % version, (505, "http_version"))
+        for version in (b"0.9", b"1.2", b"2.0", b"3.0")
+    ],
+    (b"GET /\r\n\r\n", (505, "http_version")),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (505, "http_version")),
+    *[
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: %b\r\n\r\n0\r\n\r\n" % coding, (501, "transfer_coding"))
+        for coding in (
+            *(b"gzip", b"gzip, chunked", b"chunked, gzip", b"identity", b"xchunked", b"chunked;a=b"),
+            b"chunked\r\nTransfer-Encoding: chunked",
+            b"gzip\r\nTransfer-Encoding: chunked",
+        )
+    ],
+    *[
+        (b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target, (400, "malformed_request"))
+        for target in (b"http://u@a/", b"http://:80/", b"http:///", b"ftp://a/", b"/#a", b"http://a#b")
+    ],
+]
+"""Heads that can be read in two ways, and what is answered."""
+
+
+@pytest.mark.parametrize(("head", "told"), REFUSED)
 async def test_what_can_be_read_in_two_ways_is_refused(server: Server, head: bytes, told: tuple[int, str]) -> None:
     assert problem(await server.send(head)) == told
     assert server.asked == []
     assert server.refused() == {told[1]: 1}
+
+
+@pytest.mark.parametrize("head", [head for head, _ in REFUSED])
+async def test_refused_heads_do_not_pile_up_in_memory(server: Server, head: bytes) -> None:
+    """With an error that is raised again and again, or is a key, each left seventy kilobytes behind for ever."""
+    long = head.replace(b"\r\n", b"\r\nFiller: " + b"f" * 30_000 + b"\r\n", 1)
+    await server.send(long)
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            await server.send(long)
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 150_000
 
 
 async def test_what_can_be_read_in_one_way_is_answered(server: Server) -> None:

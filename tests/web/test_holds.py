@@ -5,7 +5,9 @@ headers are asked of the application. `DATA` adds what is costly to answer rathe
 """
 
 import asyncio
+import gc
 import os
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -98,6 +100,26 @@ def test_no_target_holds_the_loop(held: Held, auth: dict[bytes, bytes], operatio
 @pytest.mark.parametrize("operation", [each for each in OPERATIONS if "requestBody" in each[2]], ids=shown)
 def test_no_body_holds_the_loop(held: Held, auth: dict[bytes, bytes], operation: Operation) -> None:
     require_short((ask.name, held.cost(ask)) for ask in chosen(operation, with_largest_body(*operation, auth)))
+
+
+def test_no_request_stays_in_memory(held: Held, auth: dict[bytes, bytes]) -> None:
+    """However large, wrong and often sent: what is kept of one would be a cheap way to fill the server."""
+    lot = Random("stays")
+    asks: list[Ask] = []
+    for operation in lot.sample([each for each in OPERATIONS if not each[1].endswith("/token")], 2 * SCALE):
+        asks += lot.sample([ask for _, ask in with_largest_header(*operation, auth)], 6)
+        asks += lot.sample(list(with_largest_target(*operation, auth)), 2)
+    for ask in asks:
+        held.send(ask)
+    tracemalloc.start()
+    try:
+        for ask in asks * 6:
+            held.send(ask)
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < len(asks) * 20_000, "of 180,000 bytes that came for each"
 
 
 # --- what is costly to answer ----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from rookery.domain.errors import Failure, Unavailable
 from rookery.domain.tallies import Reading, Tally
 from rookery.web.decoding import MAX_BODY_BYTES
 from rookery.web.gone import ending_with_client, is_safe
-from rookery.web.heads import BAD_CODING, BAD_VERSION, check_head, origin_form
+from rookery.web.heads import bad_coding, bad_version, check_head, origin_form
 from rookery.web.outward import Outward, answer_to
 from rookery.web.problems import Refusal
 from rookery.web.sockets import has_failed, is_half_closed
@@ -43,10 +43,10 @@ _LONG_HEAD = Refusal(431)
 _LONG_BODY = Refusal(413)
 _UNREADABLE = Refusal(400)
 _SAID_OF = {
-    "Invalid HTTP version": BAD_VERSION,
-    "Pause on PRI/Upgrade": BAD_VERSION,
-    "Invalid `Transfer-Encoding` header value": BAD_CODING,
-    "Request has invalid `Transfer-Encoding`": BAD_CODING,
+    "Invalid HTTP version": bad_version(),
+    "Pause on PRI/Upgrade": bad_version(),
+    "Invalid `Transfer-Encoding` header value": bad_coding(),
+    "Request has invalid `Transfer-Encoding`": bad_coding(),
 }
 """What the parser says of requests that can be read well enough to say more than 400."""
 LOOK_SECONDS = 0.02

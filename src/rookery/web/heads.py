@@ -17,11 +17,23 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _NEVER_ENCODED = _UNRESERVED | frozenset(b"/\\")
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{0,5})?")
 _HEX_DIGITS = frozenset(b"0123456789ABCDEFabcdef")
-BAD_VERSION = Refusal(505, "http_version", "This server speaks HTTP/1.0 and HTTP/1.1.")
-BAD_CODING = Refusal(501, "transfer_coding", "The only transfer coding here is chunked, once.")
-_MISSING_HOST = Refusal(400, "missing_host", "A request of HTTP/1.1 has a Host header.")
-_LONG_PATH = Refusal(404)
-_BAD_TARGET = Refusal(400, "malformed_request", "The request's target can't be read.")
+
+
+# Each is made anew: an exception that is raised again keeps the frames of every raise, with the request in them.
+
+
+def bad_version() -> Refusal:
+    """The refusal of any other version of HTTP."""
+    return Refusal(505, "http_version", "This server speaks HTTP/1.0 and HTTP/1.1.")
+
+
+def bad_coding() -> Refusal:
+    """The refusal of a transfer coding that a proxy may read in another way."""
+    return Refusal(501, "transfer_coding", "The only transfer coding here is chunked, once.")
+
+
+def _bad_target() -> Refusal:
+    return Refusal(400, "malformed_request", "The request's target can't be read.")
 
 
 def check_head(version: str, headers: Headers) -> None:
@@ -31,7 +43,7 @@ def check_head(version: str, headers: Headers) -> None:
         Refusal: 505 `http_version`, 501 `transfer_coding`, 400 `duplicate_header` or `missing_host`.
     """
     if version not in _VERSIONS:
-        raise BAD_VERSION
+        raise bad_version()
     single: set[bytes] = set()
     codings: list[bytes] = []
     for name, value in headers:
@@ -42,9 +54,9 @@ def check_head(version: str, headers: Headers) -> None:
         elif name == b"transfer-encoding":
             codings.append(value)
     if version != "1.0" and b"host" not in single:
-        raise _MISSING_HOST
+        raise Refusal(400, "missing_host", "A request of HTTP/1.1 has a Host header.")
     if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
-        raise BAD_CODING
+        raise bad_coding()
 
 
 def origin_form(target: bytes, headers: Headers) -> bytes:
@@ -54,21 +66,21 @@ def origin_form(target: bytes, headers: Headers) -> bytes:
         Refusal: 400 `malformed_request`.
     """
     if b"#" in target:  # a fragment is no part of a target, and proxies differ in what they do with one
-        raise _BAD_TARGET
+        raise _bad_target()
     if target.startswith(b"/") or target == b"*":
         if len(target.partition(b"?")[0]) > MAX_PATH_BYTES:
-            raise _LONG_PATH  # to decode it takes twenty milliseconds where it is all percent signs
+            raise Refusal(404)  # to decode it takes twenty milliseconds where it is all percent signs
         return target
     scheme = next((scheme for scheme in _SCHEMES if target[: len(scheme)].lower() == scheme), None)
     if scheme is None:
-        raise _BAD_TARGET
+        raise _bad_target()
     rest = target[len(scheme) :]
     end = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
     authority, path = rest[:end], rest[end:]
     if not _AUTHORITY.fullmatch(authority):
-        raise _BAD_TARGET
+        raise _bad_target()
     if len(path.partition(b"?")[0]) > MAX_PATH_BYTES:
-        raise _LONG_PATH
+        raise Refusal(404)
     headers[:] = [(name, value) for name, value in headers if name != b"host"]
     headers.append((b"host", authority))
     return path if path.startswith(b"/") else b"/" + path

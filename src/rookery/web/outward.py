@@ -3,13 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from rookery.domain.errors import Failure
-from rookery.web.problems import MEDIA_TYPE, headers_of, problem_of, status_of
+from rookery.web.problems import MEDIA_TYPE, Problem, headers_of, problem_of, status_of
 from rookery.web.sockets import keep_little_unsent, unacknowledged
 from rookery.web.unread import Unread
 
@@ -23,6 +23,8 @@ PIECE_BYTES = 16 * 1024
 """So much of an answer is given to the transport at once; a client that does not read costs twice that at most."""
 ANSWER_START = b"HTTP/1.1 "
 """Every answer begins so, whatever its status."""
+_REFUSALS = 64
+"""Answers that are kept ready: thousands may be due at once, and a connection is refused for few reasons."""
 
 
 class _Rest:
@@ -245,15 +247,15 @@ class Outward:
             self._timer = None
 
 
-@cache
 def answer_to(failure: Failure) -> bytes:
-    """All of it. Thousands may be due at once, and failures are the few of a connection, each equal to itself only."""
-    body = msgspec.json.encode(problem_of(failure))
-    headers = {
-        **headers_of(failure),
-        "Content-Type": MEDIA_TYPE,
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return STATUS_LINE[status_of(failure)] + lines.encode() + b"\r\n" + body
+    """All of the answer, which ends the connection."""
+    return _answer(status_of(failure), tuple(headers_of(failure).items()), problem_of(failure))
+
+
+@lru_cache(_REFUSALS)
+def _answer(status: int, headers: tuple[tuple[str, str], ...], problem: Problem) -> bytes:
+    """The answer by its values: as a key, the failure itself would keep all of its request."""
+    body = msgspec.json.encode(problem)
+    own = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "Connection": "close"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in (dict(headers) | own).items())
+    return STATUS_LINE[status] + lines.encode() + b"\r\n" + body
