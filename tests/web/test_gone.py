@@ -3,10 +3,12 @@
 import asyncio
 import socket
 import struct
+import time
 
 import pytest
 
-from tests.web.listening import CLOSE, GET, Server
+from rookery.web import connections
+from tests.web.listening import BIG, CLOSE, GET, Server
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 
@@ -85,6 +87,68 @@ async def test_a_client_that_only_sends_no_more_gets_its_answer(server: Server, 
     assert start + await asyncio.wait_for(reader.read(), 20) == plain
     writer.close()
     assert server.cancelled == []
+
+
+async def test_a_client_that_sends_no_more_after_a_part_of_its_answer_gets_the_rest(server: Server) -> None:
+    server.parts = BIG
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1_024)
+    writer.write(GET.replace(b"GET /", b"GET /big"))
+    await until_asked(server)
+    async with asyncio.timeout(10):
+        while server.server.server_state.tasks:  # all is given to be sent, and most of it waits for its reader
+            await asyncio.sleep(0.001)
+    writer.write_eof()
+    answer = await asyncio.wait_for(reader.read(), 20)
+    assert len(answer.partition(b"\r\n\r\n")[2]) == BIG
+    writer.close()
+
+
+async def test_clients_that_nothing_is_read_from_are_looked_at_ever_more_rarely(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of them, each looked at fifty times a second, would take the whole event loop."""
+    looks = 0
+
+    def look(_: object) -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    monkeypatch.setattr(connections, "has_failed", look)
+    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.001)
+    server.gate.clear()
+    _, writer = await server.connect()
+    begun = time.monotonic()
+    writer.write(GET + GET)
+    async with asyncio.timeout(20):
+        while time.monotonic() - begun < 0.5 or not looks:
+            await asyncio.sleep(0.01)
+    assert looks <= 8 + (time.monotonic() - begun) / connections.MOST_LOOK_SECONDS
+    server.gate.set()
+    writer.close()
+
+
+async def test_a_request_that_waits_for_its_reader_is_not_looked_at(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def look(_: object) -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    monkeypatch.setattr(connections, "has_failed", look)
+    server.parts = BIG
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1_024)
+    writer.write(GET.replace(b"GET /", b"GET /big") + GET)
+    await until_asked(server)
+    async with asyncio.timeout(10):
+        while server.server.server_state.tasks:
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(10 * connections.LOOK_SECONDS)  # the time that is measured
+    assert looks <= 1
+    writer.close()
 
 
 async def test_pipelined_requests_of_one_that_sends_no_more_are_answered(server: Server) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from rookery.web import connections
-from tests.web.listening import CLOSE, GET, Server
+from rookery.web import connections, outward
+from tests.web.listening import BIG, CLOSE, GET, Server
 
 HEAD = GET.replace(b"GET", b"HEAD")
 
@@ -19,7 +19,8 @@ class Noting:
         self._written = written
 
     def write(self, data: bytes) -> None:
-        self._written.append(bytes(data))
+        assert type(data) is bytes, "a view of a part would keep all of it for as long as the transport keeps the part"
+        self._written.append(data)
         self._real.write(data)
 
     def __getattr__(self, name: str) -> Any:
@@ -42,6 +43,13 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 async def test_head_and_body_are_one_write(server: Server, written: list[bytes]) -> None:
     await server.send(GET + GET + CLOSE)
     assert [(one[:15], one[-4:]) for one in written] == [(b"HTTP/1.1 200 OK", b"\r\nxx")] * 3
+
+
+async def test_a_long_body_is_given_in_pieces_of_its_own(server: Server, written: list[bytes]) -> None:
+    server.parts = BIG
+    await server.send(CLOSE.replace(b"GET /", b"GET /big"))
+    assert max(map(len, written)) < 2 * outward.PIECE_BYTES
+    assert sum(map(len, written)) > BIG
 
 
 async def test_a_head_does_not_wait_for_a_body_that_takes_its_time(server: Server, written: list[bytes]) -> None:

@@ -93,8 +93,9 @@ async def test_a_server_that_stops_sends_the_rest(server: Server) -> None:
 class Held:
     """A connection by what it keeps."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, address: str = "") -> None:
         self.size = size
+        self.address = address
         self.shared: list[bytes] = []
         self.all_of_them = Unread()
         self.is_cut = False
@@ -132,6 +133,16 @@ def test_a_body_that_one_connection_sends_is_its_own(monkeypatch: pytest.MonkeyP
     for one in held:
         all_of_them.hold(one, one.size)
     assert [one.is_cut for one in held] == [False, True, False]
+
+
+def test_those_of_the_address_with_most_are_closed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else many small ones of one client would have the few others closed, who read something large."""
+    monkeypatch.setattr(unread, "MAX_UNREAD_BYTES", 80)
+    all_of_them, other, many = Unread(), Held(20, "other"), [Held(8, "one") for _ in range(8)]
+    for one in (other, *many):
+        all_of_them.hold(one, one.size)
+    assert not other.is_cut
+    assert [one.is_cut for one in many].count(True) == 2
 
 
 async def test_one_client_with_bodies_of_its_own_is_closed_and_no_other(

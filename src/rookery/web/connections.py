@@ -50,7 +50,9 @@ _SAID_OF = {
 }
 """What the parser says of requests that can be read well enough to say more than 400."""
 LOOK_SECONDS = 0.02
-"""How often it is looked whether a client that sends no more is still there."""
+"""After how long it is looked first whether a client that nothing is read from is still there; then ever more rarely,
+as thousands may be waited for and a look is three calls of the system."""
+MOST_LOOK_SECONDS = 0.25
 _BUSY = Unavailable("busy", "Too many bodies are on their way; try again in a moment.")
 _REQUEST_BYTES = 2_048
 """What a request costs in memory beside its head and body."""
@@ -138,7 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._task: asyncio.Task[None] | None = None
         """What answers it."""
         self._gone_timer: asyncio.TimerHandle | None = None
-        """Runs while a client that sends no more is answered."""
+        """Runs while the application is at work for a client that nothing is read from."""
         self._is_half_closed = False
         """Whether the client has said that it sends no more."""
         self._is_last = False
@@ -155,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's own never stays, as asyncio lets it
         """Answer what is all here, also to whoever says that he sends no more; and close then."""
-        if not self._owes_answer():
+        if not (self._owes_answer() or self._outward.has_rest):
             return False
         self._is_half_closed = True
         if not self._ended:
@@ -163,22 +165,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_sign_of_life()
         return True
 
-    def _await_sign_of_life(self) -> None:
-        """Look soon, where nothing is read that would tell of the client's end."""
-        is_deaf = self._is_half_closed or self.flow.is_behind
-        if self._gone_timer is None and is_deaf and (self._is_answering() or self.pipeline):
-            self._gone_timer = self.loop.call_later(LOOK_SECONDS, self._look_whether_gone)
+    def _await_sign_of_life(self, seconds: float = LOOK_SECONDS) -> None:
+        """Look soon, where nothing is read that would tell of the client's end.
 
-    def _look_whether_gone(self) -> None:
+        Only while the application is at work: what waits for the client to read has something to send, which tells.
+        """
+        is_deaf = self._is_half_closed or self.flow.is_behind
+        if self._gone_timer is None and is_deaf and self._is_answering():
+            self._gone_timer = self.loop.call_later(seconds, self._look_whether_gone, seconds)
+
+    def _look_whether_gone(self, seconds: float) -> None:
         """A client that is gone looks like one that only sends no more, until its system refuses what it is sent."""
         self._gone_timer = None
         if has_failed(self.transport):
             self._outward.cut()
             return
-        sends_no_more = self._is_half_closed or is_half_closed(self.transport)
-        if sends_no_more and self._running is not None and self._is_answering() and is_safe(self._running):
+        is_safe_one = self._running is not None and self._is_answering() and is_safe(self._running)
+        if is_safe_one and (self._is_half_closed or is_half_closed(self.transport)):
             self._outward.send_start()
-        self._await_sign_of_life()
+        self._await_sign_of_life(min(2 * seconds, MOST_LOOK_SECONDS))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._held:
@@ -399,6 +404,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._task = self.loop.create_task(held[0].run_asgi(ending_with_client(*held)))
             self._task.add_done_callback(self.tasks.discard)
             self.tasks.add(self._task)
+            self._await_sign_of_life()
 
     def _is_answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
@@ -419,9 +425,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def refuse(self, failure: Failure) -> None:
         """Answer what never becomes a request, and close; answers that are owed are the last ones."""
+        self._refuse(failure, is_answered=self._is_answered())
+
+    def _refuse(self, failure: Failure, *, is_answered: bool) -> None:
         if self._ended:
             return
-        if not (self._in_body and self._is_answered()):  # else one request would have two answers
+        if not (self._in_body and is_answered):  # else one request would have two answers
             self._all.refused.add(failure.code)
             if not self._owes_answer():
                 self._outward.say(answer_to(failure))
@@ -429,9 +438,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def give_way(self) -> None:
         """Be refused, to make room for others. Nothing that waits was begun, so whoever sent it may send it again."""
+        is_answered = self._is_answered()
         self._drop_waiting()
         if not self._ended:
-            self.refuse(_BUSY)
+            self._refuse(_BUSY, is_answered=is_answered)
             return
         if self._running is not None:
             self._running.keep_alive = False

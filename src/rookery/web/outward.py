@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from rookery.domain.errors import Failure
 from rookery.web.problems import MEDIA_TYPE, Problem, headers_of, problem_of, status_of
-from rookery.web.sockets import keep_little_unsent, unacknowledged
+from rookery.web.sockets import address_of, keep_little_unsent, unacknowledged
 from rookery.web.unread import Unread
 
 LINGER_SECONDS = 1.5
@@ -34,9 +34,9 @@ class _Rest:
         self.data = data
         self.at = at
 
-    def take(self) -> memoryview:
-        """The next piece."""
-        piece = memoryview(self.data)[self.at : self.at + PIECE_BYTES]
+    def take(self) -> bytes:
+        """The next piece, by itself: a view would keep the whole body for as long as the transport has it."""
+        piece = self.data[self.at : self.at + PIECE_BYTES]
         self.at += len(piece)
         return piece
 
@@ -55,6 +55,8 @@ class Outward:
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, unread: Unread) -> None:
         self._transport = transport
+        self.address = address_of(transport)
+        """The client's, or the proxy's that it comes through."""
         self._loop = loop
         self._all = unread
         self._timer: asyncio.TimerHandle | None = None
@@ -130,7 +132,7 @@ class Outward:
             self._send_rest()
         self._note()
 
-    def _give(self, data: bytes | memoryview) -> None:
+    def _give(self, data: bytes) -> None:
         self._given += len(data)
         self._transport.write(data)
 
@@ -153,6 +155,11 @@ class Outward:
         if size != self._held:
             self._held = size
             self._all.hold(self, size)
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether a part of an answer is still to be given to the transport."""
+        return bool(self._rest)
 
     def kept(self) -> int:
         """Bytes that the transport keeps for this connection."""

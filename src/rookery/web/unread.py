@@ -1,5 +1,6 @@
 """What clients have not read of the answers to them: how much memory it takes in a process, and its bound."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -11,6 +12,10 @@ MAX_UNREAD_BYTES = 64 * 1024 * 1024
 
 class Reader(Protocol):
     """A connection with an answer that was not read yet."""
+
+    @property
+    def address(self) -> str:
+        """The client's, or the proxy's that it comes through."""
 
     def kept(self) -> int:
         """Bytes that the transport keeps for it, now."""
@@ -33,7 +38,7 @@ class Unread:
         self._cut = 0
 
     def hold(self, reader: Reader, size: int) -> None:
-        """Note how many bytes a connection keeps for itself. Past the bound, those with most are closed."""
+        """Note how many bytes a connection keeps for itself. Past the bound, some are closed."""
         self._bytes += size - self._own.pop(reader, 0)
         if size:
             self._own[reader] = size
@@ -56,14 +61,21 @@ class Unread:
             self._bytes -= len(body)
 
     def _make_room(self) -> None:
-        """An eighth of all, so that thousands are not each looked through for one. First see what was read since."""
+        """An eighth of all, so that thousands are not each looked through for one. First see what was read since.
+
+        Those of the address that weighs most are closed first: others read large answers slowly, too.
+        """
         for reader in self._own:
             size = reader.kept()
             self._bytes += size - self._own[reader]
             self._own[reader] = size
         if self._bytes <= MAX_UNREAD_BYTES:
             return
-        for reader in sorted(self._own, key=self._weight, reverse=True):
+        weights = {reader: self._weight(reader) for reader in self._own}
+        of_addresses: Counter[str] = Counter()
+        for reader, weight in weights.items():
+            of_addresses[reader.address] += weight
+        for reader in sorted(weights, key=lambda one: (of_addresses[one.address], weights[one]), reverse=True):
             if self._bytes <= MAX_UNREAD_BYTES * 7 // 8:
                 break
             self._cut += 1
