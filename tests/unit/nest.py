@@ -31,6 +31,8 @@ class Faulty:
         self.faults: dict[str, list[Exception]] = {}
         self.refuses: Callable[[str, tuple[object, ...]], bool] = lambda name, arguments: False
         """Whether the store is away for a call with these arguments."""
+        self.turns = 1
+        """For how many turns of the event loop a call takes."""
         self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
@@ -40,7 +42,8 @@ class Faulty:
                 await gate.wait()
             if faults := self.faults.get(name):
                 raise faults.pop()
-            await asyncio.sleep(0)
+            for _ in range(self.turns):
+                await asyncio.sleep(0)
             if self.refuses(name, args):
                 raise Unavailable("store_unavailable", "This part of it is away.")
             return await getattr(self._inner, name)(*args, **kwargs)

@@ -301,6 +301,7 @@ class Fanout:
             finished = await self._try_slice(delivery)
         finally:
             self._again -= is_again
+            self._work.set()  # another that failed before may be tried in its place
             if finished:
                 del self._unfinished[delivery]
                 self._leave(delivery)
