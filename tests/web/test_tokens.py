@@ -8,7 +8,7 @@ import pytest
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.system import SystemClock
 from rookery.domain.tallies import Spread
-from rookery.services.accounts import REFUSED_SECONDS
+from rookery.services.accounts import REFUSED_SECONDS, TOKEN_SECONDS
 from rookery.services.callers import ANYONE
 from rookery.wiring import DATABASE, Sharing, open_rookery
 from tests.web.conftest import Clock, Serve
@@ -113,11 +113,16 @@ async def test_a_token_has_256_bits_and_none_is_given_twice(site: Site) -> None:
 
 def asked_owners(site: Site) -> int:
     """How often the store was asked whose token one is."""
+    return asked(site, "token_owner")
+
+
+def asked(site: Site, call: str) -> int:
+    """How often the store was asked so."""
     found = [
         reading.value
         for part in site.parts
         for reading in part.readings()
-        if reading.name == "store_seconds" and reading.labels.get("call") == "token_owner"
+        if reading.name == "store_seconds" and reading.labels.get("call") == call
     ]
     return sum(sum(spread.counts) for spread in found if isinstance(spread, Spread))
 
@@ -174,7 +179,7 @@ async def test_what_can_not_be_a_token_is_refused_without_asking_the_store(site:
     assert asked_owners(site) == before
 
 
-async def test_tokens_that_are_made_up_ask_the_store_no_more_than_an_address_may(serve: Serve) -> None:
+async def test_tokens_that_are_made_up_ask_the_store_no_more_than_an_address_may(serve: Serve, clock: Clock) -> None:
     site = await serve(rate_limit="on", rate_limit_token=100, rate_limit_address=5)
     ada = await site.register("ada")
     assert (await site.get("/top", ada)).status_code == 200
@@ -184,6 +189,16 @@ async def test_tokens_that_are_made_up_ask_the_store_no_more_than_an_address_may
         assert response.status_code in {401, 429}
     assert asked_owners(site) - before <= 5
     assert (await site.get("/top", ada)).status_code == 200, "one that is known goes on"
+    clock.now += TOKEN_SECONDS + 0.1
+    assert (await site.get("/top", ada)).status_code == 200, "also when it must be asked for again"
+
+
+async def test_what_can_not_be_a_token_is_no_reason_to_look_for_a_deletion(site: Site) -> None:
+    before = asked(site, "recall")
+    refused(await site.delete("/user", headers={"Authorization": "Bearer x"}), 401, "token_invalid")
+    assert asked(site, "recall") == before
+    refused(await site.delete("/user", headers={"Authorization": "Bearer rk_" + "a" * 43}), 401, "token_invalid")
+    assert asked(site, "recall") == before + 1
 
 
 # Ending all of them

@@ -208,7 +208,7 @@ class Accounts:
         return many
 
     async def authenticate(self, token: str, admit: Callable[[], None] = lambda: None) -> Caller:
-        """Who sends a token. `admit` is called before the store is asked for one that is not known here.
+        """Who sends a token. `admit` is called before the store is asked for one that was not known here before.
 
         Raises:
             Unauthenticated: `token_invalid`.
@@ -221,9 +221,11 @@ class Accounts:
         if known is None or known[0] <= self._clock.monotonic():
             if self._refused.get(hashed, 0.0) > self._clock.monotonic():
                 raise _token_invalid()
-            admit()
+            if known is None:
+                admit()
             user = await self._store.token_owner(hashed)
             if user is None:
+                self._tokens.pop(hashed, None)
                 _remember(self._refused, hashed, self._clock.monotonic() + REFUSED_SECONDS)
                 raise _token_invalid()
             known = (self._clock.monotonic() + TOKEN_SECONDS, user)
@@ -232,6 +234,8 @@ class Accounts:
 
     async def deleted_by(self, token: str) -> UserId | None:
         """The user who deleted themselves with this token within the last day, if any did."""
+        if not _TOKEN.fullmatch(token):
+            return None
         made = await self._store.recall(self._farewell(_token_hash(token)))
         user = UserId(made) if made else None
         # The note is made before the deletion, which may have failed.
