@@ -17,6 +17,7 @@ from rookery.services.pulling import (
     CALLER_MOST,
     WAIT_SECONDS,
     Asker,
+    Patience,
     Pulls,
 )
 from tests.contract.expecting import refused
@@ -151,16 +152,24 @@ async def test_the_process_itself_waits_for_a_place_and_has_no_share() -> None:
 
 
 async def test_all_waits_of_a_request_have_one_end() -> None:
-    holders = Holders()
+    holders, spent = Holders(), Patience(0.01)
     await holders.begin(*[Asker(str(number)) for number in range(AT_ONCE)])
-    with refused(Unavailable, "busy"):
-        async with (
-            asyncio.timeout(WAIT_SECONDS / 2),
-            holders.pulls.place(Asker("one"), asyncio.get_running_loop().time()),
-        ):
-            pass
+    for _ in range(2):
+        with refused(Unavailable, "busy"):
+            async with asyncio.timeout(WAIT_SECONDS / 2), holders.pulls.place(Asker("one"), spent):
+                pass
+        assert spent.seconds <= 0
     await holders.end()
     assert_unused(holders.pulls)
+
+
+async def test_the_time_of_a_pull_is_no_time_of_waiting() -> None:
+    """A pull may take longer than all waits together, and what it read would be for nothing."""
+    pulls, patience = Pulls(), Patience(1e-6)
+    async with pulls.place(Asker("one", ADA), patience) as waited:
+        assert not waited
+        await asyncio.sleep(0.001)
+    assert patience.seconds == 1e-6
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -41,7 +41,7 @@ from rookery.services.filling import (
     Renew,
 )
 from rookery.services.paging import full_page
-from rookery.services.pulling import WAIT_SECONDS, Asker, Pulls
+from rookery.services.pulling import Asker, Patience, Pulls
 from rookery.services.showing import Showing
 
 CURSOR = "f"
@@ -73,8 +73,7 @@ class _Reading:
 
     owner: UserId
     asker: Asker | None
-    until: float
-    """When it is refused if it still waits for a place, by the event loop's clock."""
+    patience: Patience
     gone: set[UserId]
 
 
@@ -103,7 +102,7 @@ class Feeds:
             Unavailable: `busy`, when no place is free in time.
         """
         below = TweetId(read_cursor(CURSOR, cursor)) if cursor is not None else None
-        reading = _Reading(owner, asker, asyncio.get_running_loop().time() + WAIT_SECONDS, set())
+        reading = _Reading(owner, asker, Patience(), set())
         items, last = await full_page(
             limit, below, partial(self._newest_entries, reading), partial(self._show, reading), tweet_of
         )
@@ -123,7 +122,7 @@ class Feeds:
         One's own tweets are not in one's timeline: a chatty owner would push the others' out of it. A page that shows
         both merges his tail, as it does a celebrity's.
         """
-        owner, place = reading.owner, partial(self._pulls.place, reading.asker, reading.until)
+        owner, place = reading.owner, partial(self._pulls.place, reading.asker, reading.patience)
         timeline, exceptions, alive = await self._filler.read(
             [(self._timelines, owner), (self._exceptions, owner), (self._showing.authors, owner)], place
         )

@@ -7,7 +7,7 @@ way at once, a caller and an address have a share of the places and of the queue
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from rookery.domain.errors import Unavailable
@@ -48,6 +48,23 @@ class Asker:
         return (own, (f"user {self.user.hex()}", CALLER_AT_ONCE, CALLER_MOST))
 
 
+@dataclass(slots=True)
+class Patience:
+    """The seconds that one request still waits for places; its reads from the store don't count."""
+
+    seconds: float = field(default_factory=lambda: WAIT_SECONDS)
+
+    @contextmanager
+    def spent(self) -> Iterator[None]:
+        """Take the time of the block off."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        try:
+            yield
+        finally:
+            self.seconds -= clock() - begun
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
     asker: Asker | None
@@ -74,18 +91,18 @@ class Pulls:
         yield Reading("pulls_refused_total", "Requests that got no place and were answered 503.", self._refused)
 
     @asynccontextmanager
-    async def place(self, asker: Asker | None, until: float | None = None) -> AsyncIterator[bool]:
+    async def place(self, asker: Asker | None, patience: Patience | None = None) -> AsyncIterator[bool]:
         """Hold a place while the block runs; yields whether it had to be waited for.
 
-        None is the process itself, which has no share and waits as long as it takes. `until` is a time of the event
-        loop's clock, by default `WAIT_SECONDS` from now.
+        None is the process itself, which has no share and waits as long as it takes. A request that takes several
+        places one after the other has one `patience` for all of them.
 
         Raises:
-            Unavailable: `busy`, when the asker's share of the queue is taken, or no place was free until then.
+            Unavailable: `busy`, when the asker's share of the queue is taken, or no place was free in time.
         """
         waited = not self._may_run(asker)
         if waited:
-            await self._wait(asker, until)
+            await self._wait(asker, patience or Patience())
         else:
             self._take(asker)
         try:
@@ -97,19 +114,18 @@ class Pulls:
                 _decrease(self._asking, key)
             self._admit_waiting()
 
-    async def _wait(self, asker: Asker | None, until: float | None) -> None:
+    async def _wait(self, asker: Asker | None, patience: Patience) -> None:
         """Queue until `_admit_waiting` took a place for this request."""
         self._require_room(asker)
-        if until is None:
-            until = asyncio.get_running_loop().time() + WAIT_SECONDS
         waiter = _Waiter(asker)
         address = asker.address if asker else ""
         self._queues.setdefault(address, OrderedDict())[waiter] = None
         self._waiting += 1
         self._asking.update(key for key, _, _ in _shares(asker))
         try:
-            async with asyncio.timeout_at(until if asker else None):
-                await waiter.admitted
+            with patience.spent():
+                async with asyncio.timeout(patience.seconds if asker else None):
+                    await waiter.admitted
         except BaseException as error:
             if waiter.admitted.done() and not waiter.admitted.cancelled():  # admitted in the very moment of its end
                 self._under_way -= 1
