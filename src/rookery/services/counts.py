@@ -84,8 +84,9 @@ class Counts:
         now = self._clock.monotonic()
         seconds = _kept_seconds(counts, now - begun)
         is_dear = seconds > COUNTS_SECONDS
+        until = (now if is_dear else begun) + seconds
         if saw_all or (is_dear and epoch == self._epoch):
-            self._known[user] = _Known(counts, now + seconds, is_dear)
+            self._known[user] = _Known(counts, until, is_dear)
             self._known.move_to_end(user)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
