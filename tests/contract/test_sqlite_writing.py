@@ -12,7 +12,7 @@ import pytest
 
 from rookery.adapters.sqlite import Database, SqliteStore
 from rookery.adapters.sqlite.database import WAL_BYTES
-from rookery.adapters.sqlite.writing import BATCH, WAITING
+from rookery.adapters.sqlite.writing import BATCH, WAITING, Writer
 from rookery.domain.errors import Unavailable
 from rookery.ports.store import Credentials
 from tests.contract.adapters.sqlite import file_in, opened
@@ -212,6 +212,31 @@ async def test_a_writer_thread_that_dies_is_replaced_and_counted(database: Datab
     assert isinstance(first, Unavailable)
     assert isinstance(second, Unavailable), "its outcome is not known"
     assert await asyncio.wait_for(database.write(lambda _: 2), 30) == 2
+    restarts = next(each for each in database.readings() if each.name == "sqlite_writer_restarts_total")
+    assert restarts.value == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_writer_thread_that_is_gone_is_replaced_by_the_next_write(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that meets an error even in dealing with one, as it may without memory."""
+
+    def die(_: sqlite3.Connection) -> None:
+        raise SystemExit
+
+    def die_again(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "_recover", die_again)
+        dying = asyncio.create_task(database.write(die))
+        async with asyncio.timeout(30):
+            while any(thread.name == "sqlite-writer" for thread in threading.enumerate()):
+                await asyncio.sleep(0.001)
+    assert await asyncio.wait_for(database.write(lambda _: 2), 30) == 2
+    with refused(Unavailable, "store_unavailable"):
+        await dying
     restarts = next(each for each in database.readings() if each.name == "sqlite_writer_restarts_total")
     assert restarts.value == 1
 

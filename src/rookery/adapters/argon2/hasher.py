@@ -35,15 +35,21 @@ class Argon2Hasher:
     def _start_all(self) -> None:
         """Start the threads now: later there may be no memory for one, and the pool would wait for it for ever."""
         started = threading.Barrier(self.at_once + 1)
-        for _ in range(self.at_once):
-            self._pool.submit(started.wait)
+        try:
+            for _ in range(self.at_once):
+                self._pool.submit(started.wait)
+        except BaseException:  # no thread can be started now: those that were would wait for it for ever
+            started.abort()
+            raise
         started.wait()
 
     def _hash(self, password: str) -> str:
         try:
             return self._hasher.hash(password)
         except HashingError as error:
-            raise (MemoryError() if str(error) in _NO_MEMORY else error) from error
+            if str(error) in _NO_MEMORY:
+                raise MemoryError from error
+            raise
 
     def _verify(self, hashed: str | None, password: str) -> bool:
         if self._decoy is None:

@@ -162,6 +162,9 @@ class Writer:
         self._restarts += 1
 
     async def _take_place(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()  # at once, without the cost of a time limit
+            return
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._places.acquire()
@@ -181,15 +184,17 @@ class Writer:
 
     def _run(self, connection: sqlite3.Connection) -> None:
         """Write until told to stop. An error that no single write can be blamed for costs a pause, not the thread."""
-        while True:
-            try:
-                self._write_all(connection)
-                break
-            except BaseException as error:  # noqa: BLE001 - the thread must live, whatever it met
-                self._recover(connection, error)
-                connection = self._connect_again()
-        connection.close()
-        self._at_end()
+        try:
+            while True:
+                try:
+                    self._write_all(connection)
+                    break
+                except BaseException as error:  # noqa: BLE001 - the thread must live, whatever it met
+                    self._recover(connection, error)
+                    connection = self._connect_again()
+            connection.close()
+        finally:
+            self._at_end()
 
     def _recover(self, connection: sqlite3.Connection, error: BaseException) -> None:
         """Refuse the writes that the thread was at, count the restart, and wait a little before it."""
