@@ -84,6 +84,8 @@ class Backends:
     """All that may have numbers to show."""
     reached: Steps = unwatched
     """Is told of the steps of works that must survive a process that is killed at them."""
+    jobs: Jobs | None = None
+    """Runs what the adapters do in the background, if any do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,8 @@ async def open_backends(
             store = SqliteStore(database(), counts=all(in_file))
         if not filling:
             await require_finished(store)
-        keeper = await _open_cache(settings, store, clock, stack)
+        jobs = Jobs(clock)
+        keeper = await _open_cache(settings, store, clock, jobs, stack)
         if in_process and any(in_file):
             _drop_after_late_writes(database(), keeper, stack)
         ranking = SqliteRanking(database()) if in_file[1] else _open_ranking(settings, sharing, clock, stack)
@@ -165,6 +168,7 @@ async def open_backends(
             forgets=not in_file[1],
             parts=(store, keeper, ranking, *([database()] if any(in_file) else [])),
             reached=reached,
+            jobs=jobs,
         )
 
 
@@ -348,14 +352,14 @@ def _open_ranking(settings: Settings, sharing: Sharing, clock: Clock, stack: Asy
     return ranking
 
 
-async def _open_cache(settings: Settings, store: Store, clock: Clock, stack: AsyncExitStack) -> Cache:
+async def _open_cache(settings: Settings, store: Store, clock: Clock, jobs: Jobs, stack: AsyncExitStack) -> Cache:
     if settings.cache == "memory":
         memory = MemoryCache(settings.cache_bytes, clock.monotonic)
         stack.push_async_callback(memory.close)
         return memory
     from rookery.adapters.memcached import MemcachedCache
 
-    return await stack.enter_async_context(MemcachedCache(settings.cache_servers, store, clock))
+    return await stack.enter_async_context(MemcachedCache(settings.cache_servers, store, clock, run=jobs.run))
 
 
 def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: Tracer = UNTRACED) -> Rookery:
@@ -377,7 +381,7 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
     fanout = Fanout(store, cache, clock, promises, settings.effective_pull_threshold)
     pulls = Pulls()
     sweeping = Sweeping(store, filler, clock, fanout, top, promises)
-    jobs = Jobs(clock)
+    jobs = backends.jobs or Jobs(clock)
     services = Services(
         accounts=accounts,
         follows=Follows(store, filler, clock, accounts, promises, settings.max_followees, backends.reached),
@@ -388,7 +392,7 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
     )
     telling = Telling(store, clock, top)
     chores = Chores(store, filler, clock, accounts, fanout, top, sweeping, telling, Timekeeping(store, clock))
-    own: list[Metered] = [*watches, filler, pulls, fanout, sweeping, services.health, jobs, queue]
+    own: list[Metered] = [*watches, filler, pulls, fanout, sweeping, services.health, chores, jobs, queue]
     others = [part for part in backends.parts if isinstance(part, Metered)]
     return Rookery(services, chores, fanout, promises, jobs, backends, [*own, *others])
 

@@ -17,6 +17,7 @@ from rookery.adapters.system import SystemClock
 from rookery.domain.errors import Unavailable
 from rookery.ports.cache import Swap
 from rookery.ports.store import Store
+from rookery.services.jobs import Jobs
 from tests.contract.adapters.sqlite import open_store
 from tests.contract.expecting import refused
 from tests.faults import listening
@@ -392,3 +393,27 @@ async def test_a_timeline_without_room_is_dropped_and_its_neighbours_are_not(sto
         assert set(there) == {1, 2}
         assert await get(cache) is None
         assert await get(cache, OTHER) == b"+" * 32 * 200 + b"|"
+
+
+async def test_a_mistake_in_what_goes_on_behind_it_is_outlived(
+    store: Store, server: Memcached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without epochs nothing is cached, and nobody would notice but by the load of the store."""
+    jobs, read, faults = Jobs(SystemClock()), Epochs.read, list[Exception]()
+
+    async def read_or_fail(epochs: Epochs) -> None:
+        if faults:
+            raise faults.pop()
+        await read(epochs)
+
+    monkeypatch.setattr(Epochs, "read", read_or_fail)
+    made = MemcachedCache([server.address], store, SystemClock(), timeout=2.0, period=PERIOD, run=jobs.run)
+    async with made as cache:
+        faults.append(RuntimeError("a mistake"))
+        async with asyncio.timeout(20):
+            while not any(each.value for each in jobs.readings() if each.name == "job_restarts_total"):
+                await asyncio.sleep(0.01)
+            await cache.delete([KEY])
+            while not (await cache.add_many([KEY], b"x" * 40, 60))[0]:
+                await asyncio.sleep(0.01)
+        assert jobs.down() == []

@@ -164,6 +164,14 @@ def test_a_service_may_do_no_more_than_it_needs(name: str) -> None:
     assert float(found[1]) <= MOST_EXPOSURE
 
 
+@pytest.mark.parametrize("name", [unit for unit in UNITS if unit.endswith(".service")])
+def test_a_service_has_bounds_of_its_own_and_leaves_no_memory_behind(name: str) -> None:
+    """So that the machine lives, whatever the server does; and no core file holds passwords."""
+    lines = (FOLDER / name).read_text().splitlines()
+    for line in ("MemoryMax=75%", "TasksMax=512", "LimitCORE=0"):
+        assert line in lines
+
+
 def test_one_of_several_is_bound_as_one_alone_is() -> None:
     """As tests of what a service can still do are about one alone."""
     alone, several = (set((FOLDER / name).read_text().splitlines()) for name in UNITS[:2])

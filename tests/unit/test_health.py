@@ -9,6 +9,7 @@ from rookery.domain.errors import Unavailable
 from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
 from rookery.services import health
+from rookery.services import jobs as jobs_module
 from rookery.services.fanout import Fanout
 from rookery.services.health import Health
 from rookery.services.jobs import Jobs
@@ -31,9 +32,9 @@ class Part:
             raise self.fault
 
 
-def health_of(store: Part, ranking: Part, clock: HandClock) -> Health:
+def health_of(store: Part, ranking: Part, clock: HandClock, jobs: Jobs | None = None) -> Health:
     made = Fanout(cast("Store", store), cast("Any", None), clock, cast("Any", None), None)
-    return Health(cast("Store", store), cast("Ranking", ranking), made, clock, Jobs(clock))
+    return Health(cast("Store", store), cast("Ranking", ranking), made, clock, jobs or Jobs(clock))
 
 
 async def test_who_asks_at_once_shares_one_look() -> None:
@@ -57,3 +58,28 @@ async def test_a_part_that_does_not_answer_is_not_waited_for(monkeypatch: pytest
     store.gate.clear()
     report = await health_of(store, ranking, HandClock()).look()
     assert (report.store, report.ranking, report.ready) == ("no_answer", "ranking_unavailable", False)
+
+
+async def test_a_look_that_meets_a_mistake_says_so() -> None:
+    """Else the question whether it is ready would be answered by the mistake."""
+    report = await health_of(Part(RuntimeError("a mistake")), Part(), HandClock()).look()
+    assert (report.store, report.ranking, report.ready) == ("internal_error", "ok", False)
+
+
+async def test_a_server_whose_jobs_end_again_and_again_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "LONGEST_PAUSE", 0.0)
+
+    async def breaks() -> None:
+        raise RuntimeError("a mistake")
+
+    clock = HandClock()
+    jobs = Jobs(clock)
+    asked = health_of(Part(), Part(), clock, jobs)
+    running = asyncio.create_task(jobs.run({"fanout": breaks, "chores": asyncio.Event().wait}))  # type: ignore[dict-item]
+    async with asyncio.timeout(10):
+        while not jobs.down():
+            await asyncio.sleep(0)
+    report = await asked.look()
+    assert (report.jobs, report.store, report.ready) == ("fanout", "ok", False)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

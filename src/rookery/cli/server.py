@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from rookery.cli.output import complain
 from rookery.cli.workers import PULSE_SECONDS
 from rookery.config import Settings
 from rookery.domain.tallies import Metered
+from rookery.ports.jobs import Job
 from rookery.web.connections import Connections
 from rookery.web.counters import Counters
 from rookery.web.event_loop import EventLoopWatch
@@ -51,10 +53,10 @@ async def run_server(
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(open_server(settings, counters.seen_by(number)))
         connections = Connections()
+        owned: dict[str, Job] = {}
         if settings.metrics_port:
             watch = EventLoopWatch()
-            watching = asyncio.create_task(watch.run(), name="event loop watch")
-            stack.callback(watching.cancel)
+            owned["event loop watch"] = watch.run
             parts = [*opened.parts, connections, watch, *shipping]
             stack.enter_context(shown_at(settings.metrics_host, settings.metrics_port + number, parts))
         config = uvicorn.Config(
@@ -78,11 +80,13 @@ async def run_server(
             begun.set()
 
         server = _Server(config, begin, opened.rookery.services.health.drain, settings.drain_seconds)
-        beating = asyncio.create_task(_beat(pulse, begun), name="pulse")
+        owned["pulse"] = partial(_beat, pulse, begun)
+        owning = asyncio.create_task(opened.rookery.jobs.run(owned), name="jobs of the process")
         try:
             await server.serve(sockets=[listener])
         finally:
-            beating.cancel()
+            owning.cancel()
+            await asyncio.gather(owning, return_exceptions=True)
 
 
 async def _beat(pulse: Callable[[], None], begun: asyncio.Event) -> None:

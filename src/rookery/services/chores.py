@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import UserId
 from rookery.domain.promises import Work
+from rookery.domain.tallies import Reading, Tally
 from rookery.ports.clock import Clock
 from rookery.ports.store import Store
 from rookery.services.accounts import Accounts
@@ -26,6 +27,8 @@ _SELDOM_SECONDS = 60.0
 _PURGE_STEP = 200
 _PURGED_USERS = 10
 _HIDDEN_USERS = 100
+_TOLD_SECONDS = 60.0
+"""How often the log is told of a task that fails each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +47,39 @@ class Chores:
     hidden: dict[UserId, bytes | None] = field(default_factory=dict)
     """Deleted users whose tweets this process has hidden from the top list, while they wait for `purge`, each with the
     run of the ranking in which that was."""
+    failed: Tally[str] = field(default_factory=Tally)
 
     async def run(self) -> None:
         """Do them all, again and again, until cancelled."""
         async with asyncio.TaskGroup() as group:  # some take minutes now and then, which the others must not wait for
-            for chore in (self.sweep, self.hide, self.purge, self.telling.tell_again):
-                group.create_task(self._repeat(chore, _OFTEN_SECONDS))
-            group.create_task(self._repeat(self.timekeeping.note, NOTED_SECONDS))
-            for chore in (self.fanout.review, self.tidy):
-                group.create_task(self._repeat(chore, _SELDOM_SECONDS))
+            for name, chore, seconds in (
+                ("sweep", self.sweep, _OFTEN_SECONDS),
+                ("hide", self.hide, _OFTEN_SECONDS),
+                ("purge", self.purge, _OFTEN_SECONDS),
+                ("tell", self.telling.tell_again, _OFTEN_SECONDS),
+                ("note", self.timekeeping.note, NOTED_SECONDS),
+                ("review", self.fanout.review, _SELDOM_SECONDS),
+                ("tidy", self.tidy, _SELDOM_SECONDS),
+            ):
+                group.create_task(self._repeat(name, chore, seconds), name=name)
 
-    async def _repeat(self, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
+    def readings(self) -> Iterable[Reading]:
+        """How often each failed."""
+        for name, many in self.failed.items():
+            yield Reading(
+                "chore_failures_total", "How often a regular task failed; it is tried again.", many, {"chore": name}
+            )
+
+    async def _repeat(self, name: str, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
+        told = float("-inf")
         while True:
-            await self._try(chore)
+            failure = await self._try(chore)
+            if failure is not None:
+                self.failed.add(name)
+                if self.clock.monotonic() - told >= _TOLD_SECONDS:
+                    told = self.clock.monotonic()
+                    is_away = isinstance(failure, Unavailable)  # the log has its cause already
+                    _log.warning("the task %s failed; it is tried again", name, exc_info=None if is_away else failure)
             await asyncio.sleep(seconds)
 
     async def do_all(self) -> None:
@@ -76,13 +99,13 @@ class Chores:
         """Forget what is past its time."""
         await self.store.tidy(self.clock.now())
 
-    async def _try(self, chore: Callable[[], Awaitable[None]]) -> None:
+    async def _try(self, chore: Callable[[], Awaitable[None]]) -> Exception | None:
+        """Why it failed, if it did."""
         try:
             await chore()
-        except Unavailable:
-            _log.warning("a chore waits for the store")
-        except Exception:  # noqa: BLE001 - one chore's mistake must not end the others
-            _log.exception("a chore failed; it is tried again")
+        except Exception as error:  # noqa: BLE001 - one chore's mistake must not end the others
+            return error
+        return None
 
     async def hide(self) -> None:
         """Take the tweets of deleted users out of the top list, as `purge` takes minutes for those of one who has many.

@@ -124,7 +124,7 @@ class Filler:
         missing: dict[Kind, list[bytes]] = {}
         outdated = []
         for (kind, raw), key, value in zip(wanted, keys, values, strict=True):
-            if is_filled(value) and -SLACK_SECONDS <= now - stamp_of(value) < kind.max_age:  # as `_is_young`
+            if is_filled(value) and _is_young(value, now, kind.max_age):
                 found.append(open_value(value))
                 self._reads.add((kind.prefix, True))
                 continue

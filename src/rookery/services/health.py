@@ -1,6 +1,7 @@
 """Whether this server can do its work."""
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
 from rookery.services.fanout import Fanout
 from rookery.services.jobs import Jobs
+
+_log = logging.getLogger(__name__)
 
 _CHECKED_SECONDS = 1.0
 _WATCHED_SECONDS = 5.0
@@ -89,4 +92,7 @@ async def _state_of(part: Store | Ranking, seconds: float) -> str:
         return error.code
     except TimeoutError:
         return "no_answer"
+    except Exception:  # noqa: BLE001 - whoever asks is told that it is not well, not that the asking failed
+        _log.exception("a look at a part failed")
+        return "internal_error"
     return "ok"

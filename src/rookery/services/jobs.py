@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rookery.domain.tallies import Reading
 from rookery.ports.clock import Clock
+from rookery.ports.jobs import Job
 
 _log = logging.getLogger(__name__)
 
@@ -18,8 +19,6 @@ STEADY_SECONDS = 30.0
 """How long a job must run until its earlier ends no longer count."""
 DOWN_AFTER = 3
 """Ends one soon after the other, from which on the server is not ready."""
-
-Job = Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -33,12 +32,13 @@ class _State:
 
 
 class Jobs:
-    """Runs jobs that never end by themselves."""
+    """Runs jobs that never end by themselves. `run` implements `ports.jobs.RunJobs`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._states: dict[str, _State] = {}
-        self._are_over = False
+        self._over: set[str] = set()
+        """Names of the jobs whose owner has ended."""
 
     def down(self) -> list[str]:
         """Names of the jobs that end again and again."""
@@ -46,7 +46,7 @@ class Jobs:
         return [
             name
             for name, state in self._states.items()
-            if self._are_over or (state.ends >= DOWN_AFTER and now - state.since < STEADY_SECONDS)
+            if name in self._over or (state.ends >= DOWN_AFTER and now - state.since < STEADY_SECONDS)
         ]
 
     def readings(self) -> Iterable[Reading]:
@@ -62,14 +62,15 @@ class Jobs:
             )
 
     async def run(self, jobs: Mapping[str, Job]) -> None:
-        """Run all of these side by side until cancelled."""
+        """Run all of these side by side until cancelled. Others may run already, by other names."""
+        self._over -= jobs.keys()
         try:
             async with asyncio.TaskGroup() as group:
                 for name, job in jobs.items():
                     self._states[name] = _State(since=self._clock.monotonic())
                     group.create_task(self._own(job, name), name=name)
         finally:
-            self._are_over = True
+            self._over |= jobs.keys()
 
     async def _own(self, job: Job, name: str) -> None:
         state = self._states[name]

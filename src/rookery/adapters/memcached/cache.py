@@ -15,6 +15,7 @@ from rookery.domain.ids import ID_BYTES
 from rookery.domain.tallies import Reading
 from rookery.ports.cache import Swap
 from rookery.ports.clock import Clock
+from rookery.ports.jobs import Job, RunJobs
 from rookery.ports.store import Store
 
 TIMEOUT_SECONDS = 0.1
@@ -28,6 +29,17 @@ At = list[int]
 """Positions in a list of keys."""
 
 
+async def _run_plainly(jobs: Mapping[str, Job]) -> None:
+    """Run them as long as none fails, which is enough for commands."""
+    async with asyncio.TaskGroup() as group:
+        for name, job in jobs.items():
+            group.create_task(_coroutine(job), name=name)
+
+
+async def _coroutine(job: Job) -> None:
+    await job()
+
+
 class MemcachedCache:
     """Implements `ports.cache.Cache`. Within `async with` it keeps itself connected and reads the epochs."""
 
@@ -39,17 +51,21 @@ class MemcachedCache:
         *,
         timeout: float = TIMEOUT_SECONDS,
         period: float = PERIOD_SECONDS,
+        run: RunJobs = _run_plainly,
     ) -> None:
+        """`run` owns what keeps the servers connected and reads the epochs: if that ends, nothing here is cached."""
         self._servers = [Server(address, timeout) for address in addresses]
         self._slots = [_winner(self._servers, slot) for slot in range(_SLOTS)]
         self._epochs = Epochs(addresses, store, clock, period, timeout)
-        self._jobs: list[asyncio.Task[None]] = []
+        self._run = run
+        self._jobs: asyncio.Task[None] | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
         await asyncio.gather(self._epochs.read(), *(server.connect() for server in self._servers))
-        runs = [self._epochs.run(), *(server.run() for server in self._servers)]
-        self._jobs = [asyncio.create_task(run, name="memcached") for run in runs]
+        keeping = {f"memcached {server.address}": server.run for server in self._servers}
+        running = self._run({"memcached epochs": self._epochs.run, **keeping})
+        self._jobs = asyncio.ensure_future(running)
         return self
 
     async def __aexit__(
@@ -162,10 +178,10 @@ class MemcachedCache:
 
     async def close(self) -> None:
         self._closed = True
-        for job in self._jobs:
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
-        self._jobs = []
+        if self._jobs is not None:
+            self._jobs.cancel()
+            await asyncio.gather(self._jobs, return_exceptions=True)
+            self._jobs = None
         await self._epochs.close()
         for server in self._servers:
             await server.stop()
