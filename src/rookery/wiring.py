@@ -375,7 +375,7 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
     )
     queue = HashingQueue(hasher, clock.monotonic)
     promises = Promises(store, clock, needed=backends.apart, noted=backends.forgets)
-    accounts = Accounts(store, filler, clock, queue, promises, rules=rules)
+    accounts = Accounts(store, filler, clock, queue, promises, rules=rules, reached=backends.reached)
     showing = Showing(store, filler, ranking)
     top = Top(store, ranking, showing)
     fanout = Fanout(store, cache, clock, promises, settings.effective_pull_threshold)
@@ -385,7 +385,9 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
     services = Services(
         accounts=accounts,
         follows=Follows(store, filler, clock, accounts, promises, settings.max_followees, backends.reached),
-        tweets=Tweets(store, filler, clock, accounts, showing, fanout, top, promises, settings.max_chain),
+        tweets=Tweets(
+            store, filler, clock, accounts, showing, fanout, top, promises, settings.max_chain, backends.reached
+        ),
         feeds=Feeds(store, filler, showing, clock, pulls),
         top=top,
         health=Health(store, ranking, fanout, clock, jobs),

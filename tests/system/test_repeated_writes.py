@@ -28,7 +28,10 @@ def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
         yield made
 
 
-@pytest.mark.parametrize("step", ["follow.written", "unfollow.written"])
+STEPS = ["follow.written", "unfollow.written", "delete_tweet.written", "delete_user.written"]
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_a_repeated_write_has_its_effect_before_it_is_answered(servers: tuple[Server, Server], step: str) -> None:
     first, second = servers
     with httpx.Client(timeout=20) as http:
@@ -40,7 +43,8 @@ def test_a_repeated_write_has_its_effect_before_it_is_answered(servers: tuple[Se
         def feed(server: Server) -> list[str]:
             return [tweet["body"] for tweet in http.get(f"{server.url}/feed/@bob").json()]
 
-        assert post(first, "/tweet", user_name="ada", body="hello") == 201
+        posted = http.post(f"{first.url}/tweet", data={"user_name": "ada", "body": "hello"})
+        assert posted.status_code == 201
         assert post(first, "/tweet", user_name="bob", body="I read") == 201
         is_follow = step == "follow.written"
         if not is_follow:
@@ -52,13 +56,19 @@ def test_a_repeated_write_has_its_effect_before_it_is_answered(servers: tuple[Se
         first.env[KILL_VARIABLE] = step
         first.start()
 
+        deletes = {
+            "unfollow.written": "/follow/@bob?followee_id=@ada",
+            "delete_tweet.written": f"/tweet/@ada?tweet_id={posted.json()['id']}",
+            "delete_user.written": "/user?user_id=@ada",
+        }
+
         def write(server: Server) -> int:
             if is_follow:
                 return post(server, "/follow/@bob", "a key of twenty letters", followee_id="@ada")
-            return http.delete(f"{server.url}/follow/@bob?followee_id=@ada").status_code
+            return http.delete(server.url + deletes[step]).status_code
 
         with pytest.raises(httpx.HTTPError):
             write(first)
         assert first.process.wait(20) == -9
-        assert write(second) == 204
+        assert write(second) == (404 if step == "delete_user.written" else 204)
         assert feed(second) == after

@@ -28,6 +28,7 @@ from rookery.domain.users import (
     show_user,
 )
 from rookery.ports.clock import Clock
+from rookery.ports.steps import Steps, unwatched
 from rookery.ports.store import Credentials, Store
 from rookery.services.callers import Caller
 from rookery.services.counts import Counts
@@ -61,7 +62,15 @@ class Accounts:
     """Users and what they sign in with."""
 
     def __init__(
-        self, store: Store, filler: Filler, clock: Clock, queue: HashingQueue, promises: Promises, *, rules: Rules
+        self,
+        store: Store,
+        filler: Filler,
+        clock: Clock,
+        queue: HashingQueue,
+        promises: Promises,
+        *,
+        rules: Rules,
+        reached: Steps = unwatched,
     ) -> None:
         self._store = store
         self._filler = filler
@@ -69,6 +78,7 @@ class Accounts:
         self._queue = queue
         self._promises = promises
         self._rules = rules
+        self._reached = reached
         self._counts = Counts(store, clock)
         self._tokens: OrderedDict[bytes, tuple[float, UserRecord]] = OrderedDict()
         self._refused: OrderedDict[bytes, float] = OrderedDict()
@@ -254,13 +264,28 @@ class Accounts:
             Malformed: `malformed_id`.
             NotFound: `unknown_user`.
         """
-        if reference.startswith("@"):
-            return await self.find_name(reference[1:])
-        user = UserId(parse_id(reference))
-        record = (await self._store.users([user])).get(user)
+        record = await self._record_of(reference)
         if record is None or record.deleted:
             raise unknown_user()
         return record
+
+    async def find_to_delete(self, reference: str) -> UserRecord:
+        """As `find`. Of one who is deleted already what is cached is dropped first.
+
+        The delete may be asked for again because the process that did it ended before that.
+        """
+        record = await self._record_of(reference)
+        if record is not None and record.deleted:
+            await self._filler.drop([AUTHOR + record.id])
+        if record is None or record.deleted:
+            raise unknown_user()
+        return record
+
+    async def _record_of(self, reference: str) -> UserRecord | None:
+        if reference.startswith("@"):
+            return await self._store.user_by_name(reference[1:])
+        user = UserId(parse_id(reference))
+        return (await self._store.users([user])).get(user)
 
     async def find_id(self, reference: str) -> UserId:
         """The id in a reference; an id is believed here, and a name looked up."""
@@ -333,6 +358,7 @@ class Accounts:
             await self._store.note_once(self._farewell(caller.token_hash), user.id)
         promise = self._promises.make(Work.USER, user.id)
         await self._store.delete_user(user.id, promise)
+        self._reached("delete_user.written")
         self._forget_tokens(user.id)
         await self._filler.drop([AUTHOR + user.id])
         self._promises.keep(promise)

@@ -112,7 +112,7 @@ class Fanout:
         self._seen_at: dict[FanoutChange, float] = {}
         """When this process first saw each change that is not completed, by the monotonic clock."""
         self._ahead = float("-inf")
-        """Seconds that the wall clock was before the monotonic one at the last review."""
+        """By how many seconds the wall clock was ahead of the monotonic one at the last review."""
         self._under_way: dict[bytes, int] = {}
         self._work = asyncio.Event()
         self._places = Places(MAX_WAITING, AUTHOR_AT_ONCE, AUTHOR_WAITING, ADMIT_SECONDS)

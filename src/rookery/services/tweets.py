@@ -16,6 +16,7 @@ from rookery.domain.timeline import tweet_of
 from rookery.domain.tweets import TweetRecord, in_chain, place_of
 from rookery.domain.users import UserRecord
 from rookery.ports.clock import Clock
+from rookery.ports.steps import Steps, unwatched
 from rookery.ports.store import Store
 from rookery.services.accounts import Accounts
 from rookery.services.callers import Caller
@@ -68,6 +69,7 @@ class Tweets:
     top: Top
     promises: Promises
     most_depth: int
+    reached: Steps = unwatched
 
     async def post(self, caller: Caller, author: UserRecord, draft: Draft, once: Once | None = None) -> bytes:
         """Write a tweet and bring it to its followers; returns the JSON of the `Tweet`.
@@ -138,6 +140,7 @@ class Tweets:
             raise unknown_tweet()
         promise = self.promises.make(Work.DELETE, tweet)
         written = await self.store.delete_tweet(tweet, promise)
+        self.reached("delete_tweet.written")
         await self.filler.drop([TWEET + tweet])
         if not written.owes_count or await self._try(self.top.uncount, written.tweet):
             self.promises.keep(promise)

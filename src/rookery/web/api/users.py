@@ -117,7 +117,7 @@ async def remove(
     if caller.deleted is not None:
         await accounts.confirm_deleted(caller, reference)
     else:
-        await accounts.delete(caller, await accounts.find(reference))
+        await accounts.delete(caller, await accounts.find_to_delete(reference))
     return no_content()
 
 
