@@ -9,7 +9,7 @@ import httpx
 from litestar.types import ASGIApp
 
 from rookery.config import Settings
-from rookery.domain.tallies import Metered
+from rookery.domain.tallies import Metered, Spread
 from rookery.services.callers import ANYONE
 from rookery.wiring import Sharing, open_rookery, open_server
 
@@ -36,6 +36,16 @@ class Site:
     def client_at(self, address: str, **options: Any) -> httpx.AsyncClient:
         """A client that comes from another address. The server it talks to is the same."""
         return client_of(self.app, address, **options)
+
+    def calls(self, name: str) -> int:
+        """How often the store was called so."""
+        found = [
+            reading.value
+            for part in self.parts
+            for reading in part.readings()
+            if reading.name == "store_seconds" and reading.labels.get("call") == name
+        ]
+        return sum(sum(spread.counts) for spread in found if isinstance(spread, Spread))
 
     async def ask(
         self,

@@ -10,11 +10,13 @@ import pytest
 
 from rookery.domain.cursors import read_cursor
 from rookery.domain.errors import Failure
+from rookery.domain.idempotency import once
 from rookery.domain.ids import parse_id
 from rookery.domain.text import clean_body, clean_display_name, clean_title
 from rookery.domain.users import check_name, check_password
 from rookery.web.api.shapes import PostTweet
 from rookery.web.decoding import decode, read_query
+from rookery.web.heads import check_head, is_canonical, origin_form
 from rookery.web.origins import Addresses, check_host, check_origin, limited_as
 from rookery.web.pages.front import prefers_json
 
@@ -82,6 +84,17 @@ HEADERS = {
     "query: names": query(b"&".join(b"a%d=1" % number for number in range(4_000))),
     "query: percent": query(b"a=" + b"%" * HEAD),
     "query: percent encoding": query(b"a=" + b"%41" * HEAD),
+    "Idempotency-Key: letters": lambda: once(b"", "a" * HEAD, b"", 0),
+    "Idempotency-Key: not ASCII": lambda: once(b"", "\xe9" * HEAD, b"", 0),
+    "many headers": lambda: check_head("1.1", [(b"x-%d" % number, b"," * 200) for number in range(128)]),
+    "Transfer-Encoding: blanks": lambda: check_head("1.0", [(b"transfer-encoding", b" " * HEAD)]),
+    "target: a host": lambda: origin_form(b"http://" + b"a" * HEAD, []),
+    "target: brackets": lambda: origin_form(b"http://[" + b":" * HEAD + b"]/", []),
+    "target: slashes": lambda: origin_form(b"/" * HEAD, []),
+    "target: a long query": lambda: origin_form(b"/?" + b"%" * HEAD, []),
+    "path: percent encoding": lambda: is_canonical(b"/" + b"%40" * (HEAD // 3)),
+    "path: the longest that is routed": lambda: is_canonical(b"/" + b"%40" * 341),
+    "path: slashes": lambda: is_canonical(b"/" * HEAD),
     "cursor": lambda: read_cursor("f", "A" * HEAD),
     "id": lambda: parse_id("0" * HEAD),
 }

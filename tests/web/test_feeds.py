@@ -1,5 +1,7 @@
 """The feed: the newest tweets of all whom a user follows."""
 
+import pytest
+
 from tests.web.conftest import Serve
 from tests.web.polling import eventually
 from tests.web.site import NOBODY, Json, Site, bodies, listed, next_page, refused
@@ -149,6 +151,20 @@ async def test_a_feed_goes_far_below_what_the_cache_keeps(site: Site) -> None:
     posted = [await (eve if number % 7 == 0 else bob).posts(str(number)) for number in range(250)][::-1]
     pages = await site.all_pages("/feed/@ada", limit=100)
     assert [item["id"] for page in pages for item in page] == [tweet["id"] for tweet in posted]
+
+
+@pytest.mark.parametrize("limit", [10, 100])
+async def test_the_longest_page_is_in_the_timeline(site: Site, limit: int) -> None:
+    """A hundred, and one more that tells of a next page: else each would read all followees from the store."""
+    ada, bob, eve = await site.register_all("ada", "bob", "eve")
+    await ada.follows(bob, eve)
+    for number in range(150):
+        await (eve if number % 2 else bob).posts(str(number))
+    assert len(await ada.feed(limit=limit)) == limit
+    before = site.calls("tails")
+    answer = await site.get(f"/feed/@ada?limit={limit}", ada)
+    assert (len(answer.json()), "next" in answer.headers["Link"]) == (limit, True)
+    assert site.calls("tails") == before
 
 
 async def test_a_feed_is_right_without_a_cache_and_with_everyone_a_celebrity(serve: Serve) -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from rookery.adapters.argon2 import Argon2Hasher
 from rookery.adapters.system import SystemClock
-from rookery.domain.tallies import Spread
 from rookery.services.accounts import REFUSED_SECONDS, TOKEN_SECONDS
 from rookery.services.callers import ANYONE
 from rookery.wiring import DATABASE, Sharing, open_rookery
@@ -113,18 +112,7 @@ async def test_a_token_has_256_bits_and_none_is_given_twice(site: Site) -> None:
 
 def asked_owners(site: Site) -> int:
     """How often the store was asked whose token one is."""
-    return asked(site, "token_owner")
-
-
-def asked(site: Site, call: str) -> int:
-    """How often the store was asked so."""
-    found = [
-        reading.value
-        for part in site.parts
-        for reading in part.readings()
-        if reading.name == "store_seconds" and reading.labels.get("call") == call
-    ]
-    return sum(sum(spread.counts) for spread in found if isinstance(spread, Spread))
+    return site.calls("token_owner")
 
 
 def a_day_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,11 +182,11 @@ async def test_tokens_that_are_made_up_ask_the_store_no_more_than_an_address_may
 
 
 async def test_what_can_not_be_a_token_is_no_reason_to_look_for_a_deletion(site: Site) -> None:
-    before = asked(site, "recall")
+    before = site.calls("recall")
     refused(await site.delete("/user", headers={"Authorization": "Bearer x"}), 401, "token_invalid")
-    assert asked(site, "recall") == before
+    assert site.calls("recall") == before
     refused(await site.delete("/user", headers={"Authorization": "Bearer rk_" + "a" * 43}), 401, "token_invalid")
-    assert asked(site, "recall") == before + 1
+    assert site.calls("recall") == before + 1
 
 
 # Ending all of them
