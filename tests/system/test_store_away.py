@@ -22,7 +22,7 @@ pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; wh
 AWAY_SECONDS = 36.0 if os.environ.get("TEST_LONG") == "1" else 8.0
 AUTHORS, READERS = 6, 12
 DONE_SECONDS = 5.0
-"""After the store's return. It is one on a quiet machine; what waited ever longer for itself comes seven later, or more."""
+"""After the store's return. It is one on a quiet machine; what waits ever longer for itself comes after seven."""
 
 
 async def post_on(client: Client, number: int, acknowledged: set[UUID], stopped: asyncio.Event) -> None:

@@ -6,6 +6,7 @@ longer is the machine's. And the attacked server tells for how much of its own C
 """
 
 import asyncio
+import logging
 import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ from tests.serving import Server, running_server
 from tools.servers.process import free_port
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _LIVEZ = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 _TOP = b"GET /top HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -68,6 +71,7 @@ class Measured(Generic[T]):
             f"p99 {quiet * 1000:.1f} ms quiet, {attacked * 1000:.1f} ms attacked, {elsewhere * 1000:.1f} ms elsewhere;"
             f" held {self.holds} times; {len(self.attacked)} answers of {self.statuses}"
         )
+        _log.info(told)
         assert self.attacked, "nothing was measured"
         assert self.statuses == {status}, told
         assert self.holds <= bursts, told

@@ -20,7 +20,7 @@ from tests.serving import running_server
 
 pytestmark = pytest.mark.no_cover  # CPU time is measured
 
-FOLLOWEES = 20_000 if os.environ.get("TEST_LONG") == "1" else 3_000
+FOLLOWEES = 50_000 if os.environ.get("TEST_LONG") == "1" else 3_000
 ANSWERED, GONE = 10, 40
 
 
