@@ -133,6 +133,9 @@ def test_a_cluster_serves_and_ends_with_who_started_it(
     finally:
         cluster.send_signal(number)
         cluster.stdout.close()
-        status = cluster.wait(60)
+        try:
+            status = cluster.wait(60)
+        finally:
+            cluster.kill()
     assert status == (0 if number != signal.SIGKILL else -9)
     until_gone([int(child) for child in children])

@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = [PARTS[name].setting for name in given.servers]
     if len(set(settings)) < len(settings):
         parser.error("one for each of store, cache and ranking")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell has its background jobs ignore the first
+        signal.signal(number, signal.default_int_handler)
     try:
         with ExitStack() as stack:
             flags = _start_servers(stack, given.servers or USUAL, given.data)
