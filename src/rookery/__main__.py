@@ -1,10 +1,14 @@
 """The command `rookery`. `python -m rookery` is the same."""
 
+import ctypes
 import resource
 import sys
 
 LEAST_MEBIBYTES = 256
 """Address space below which nothing is begun: extensions that find none while they are loaded end by SIGSEGV."""
+
+_M_ARENA_MAX = -8
+"""Of mallopt(3): how many heaps glibc has. Each reserves 64 MiB of address space, for any thread that has to wait."""
 
 
 def main() -> None:
@@ -13,6 +17,8 @@ def main() -> None:
     if limit != resource.RLIM_INFINITY and limit < LEAST_MEBIBYTES << 20:
         sys.stderr.write(f"rookery: it needs at least {LEAST_MEBIBYTES} MiB of address space (ulimit -v)\n")
         sys.exit(1)
+    if limit != resource.RLIM_INFINITY:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     from rookery.cli import main as run  # noqa: PLC0415 - it takes most of that
 
     run()

@@ -1,8 +1,6 @@
 """What every hasher of passwords promises."""
 
 import asyncio
-import gc
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -118,26 +116,6 @@ async def test_who_gives_up_leaves_it_usable(open_hasher: OpenHasher) -> None:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         assert await asyncio.wait_for(hasher.hash("correct horse"), 30)
-
-
-def test_one_that_can_not_start_all_its_threads_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would wait for the others for ever, and hold up the end of the program."""
-    start, started = threading.Thread.start, list[threading.Thread]()
-
-    def start_one(thread: threading.Thread) -> None:
-        if started:
-            raise RuntimeError("can't start new thread")
-        started.append(thread)
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start_one)
-    with pytest.raises(RuntimeError):
-        Argon2Hasher(2)
-    deadline = time.monotonic() + 30
-    while any(thread.is_alive() for thread in started):
-        assert time.monotonic() < deadline
-        gc.collect()  # an idle one ends with its pool
-        time.sleep(0.001)
 
 
 async def test_without_memory_no_password_is_wrong(hasher: Hasher) -> None:

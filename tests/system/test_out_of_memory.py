@@ -85,7 +85,18 @@ def test_a_server_without_memory_stops_when_told(tmp_path: Path) -> None:
 def test_a_server_that_finds_too_little_starts_or_ends_by_itself(tmp_path: Path, mebibytes: int) -> None:
     with (tmp_path / "err").open("w") as err:
         server = subprocess.Popen(
-            ["prlimit", f"--as={mebibytes << 20}", sys.executable, "-m", "rookery", "serve", "--port", "0"],
+            [
+                "prlimit",
+                f"--as={mebibytes << 20}",
+                sys.executable,
+                "-m",
+                "rookery",
+                "serve",
+                "--port",
+                "0",
+                "--data",
+                ".",
+            ],
             cwd=tmp_path,
             stderr=err,
             stdout=subprocess.DEVNULL,

@@ -21,6 +21,7 @@ from rookery.cli.output import complain
 from rookery.cli.workers import PULSE_SECONDS
 from rookery.config import Settings
 from rookery.domain.tallies import Metered
+from rookery.domain.threads import start, started_pool
 from rookery.ports.jobs import Job
 from rookery.web.connections import Connections
 from rookery.web.counters import Counters
@@ -28,6 +29,8 @@ from rookery.web.event_loop import EventLoopWatch
 from rookery.web.metrics import shown_at
 from rookery.wiring import open_server
 
+_THREADS = 4
+"""For work that would hold up the event loop: long reads of a file."""
 _ANSWER_SECONDS = 10
 """How long requests under way may take when we stop."""
 _CLOSE_SECONDS = 20
@@ -51,6 +54,7 @@ async def run_server(
     among several workers; `shipping` has numbers of what sends the log away. All workers count limits on `counters`.
     """
     async with AsyncExitStack() as stack:
+        asyncio.get_running_loop().set_default_executor(started_pool(_THREADS, "asyncio"))
         opened = await stack.enter_async_context(open_server(settings, counters.seen_by(number)))
         connections = Connections()
         owned: dict[str, Job] = {}
@@ -125,7 +129,7 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         # Started now: when it is needed there may be no memory for a thread.
-        threading.Thread(target=_give_up_after, args=(self._is_stopping,), name="last resort", daemon=True).start()
+        start(threading.Thread(target=_give_up_after, args=(self._is_stopping,), name="last resort", daemon=True))
         loop.add_signal_handler(signal.SIGINT, self.handle_exit, signal.SIGINT, None)
         loop.add_signal_handler(signal.SIGTERM, self._begin_to_stop)
         yield

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rookery.domain.tallies import Reading
+from rookery.domain.threads import start
 
 MOST_WAITING = 20_000
 """Lines that wait while the server is away: about a quarter of a minute at a thousand requests a second."""
@@ -89,7 +90,7 @@ class LogServerHandler(logging.Handler):
         self._process = os.getpid()
         self._waiting, self._news, self._connection = deque(), threading.Event(), None
         self._thread = threading.Thread(target=self._run, name="log server", daemon=True)
-        self._thread.start()
+        start(self._thread)
 
     def _frame(self, record: logging.LogRecord) -> bytes:
         severity = next((number for level, number in _SEVERITIES if record.levelno >= level), _DEBUG)

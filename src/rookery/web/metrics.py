@@ -14,6 +14,7 @@ from prometheus_client.utils import floatToGoString
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.tallies import Metered, Reading, Spread
+from rookery.domain.threads import start
 from rookery.web.listener import BoundedServer
 
 PREFIX = "rookery_"
@@ -82,7 +83,7 @@ def shown_at(host: str, port: int, parts: Sequence[Metered]) -> Iterator[int]:
         reason = (getattr(error, "strerror", None) or "it can't be used").lower()
         raise Unavailable("address_unavailable", f"Can't show metrics on {host}:{port}: {reason}.") from error
     thread = threading.Thread(target=server.serve, name="metrics", daemon=True)
-    thread.start()
+    start(thread)
     try:
         yield server.server_port
     finally:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from select import select
 
 from rookery.domain.tallies import Reading
+from rookery.domain.threads import start
 
 MOST_WAITING = 20_000
 """Lines that wait while the reader stands still."""
@@ -100,7 +101,7 @@ class StdoutHandler(logging.Handler):
         if not self._behind:
             thread = threading.Thread(target=self._write_waiting, name="stdout log", daemon=True)
             try:
-                thread.start()
+                start(thread)
             except RuntimeError:  # none can be started now
                 self._dropped += 1
                 return

@@ -1,12 +1,12 @@
 """argon2id (RFC 9106) in a small pool of threads: a hash takes tens of milliseconds and 64 MiB on purpose."""
 
 import asyncio
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 from argon2 import PasswordHasher
 from argon2.exceptions import HashingError, InvalidHashError, VerificationError
 from argon2.low_level import error_to_str
+
+from rookery.domain.threads import started_pool
 
 _NO_MEMORY = {error_to_str(-22), error_to_str(-33)}
 """What argon2 says without memory (ARGON2_MEMORY_ALLOCATION_ERROR) and without threads (ARGON2_THREAD_FAIL)."""
@@ -18,9 +18,8 @@ class Argon2Hasher:
     def __init__(self, threads: int = 1, hasher: PasswordHasher | None = None) -> None:
         self.at_once = threads
         self._hasher = hasher or PasswordHasher()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._pool = started_pool(threads, "argon2")
         self._decoy: str | None = None
-        self._start_all()
 
     async def hash(self, password: str) -> str:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._hash, password)
@@ -31,17 +30,6 @@ class Argon2Hasher:
     def close(self) -> None:
         """End the threads when their present work is done."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _start_all(self) -> None:
-        """Start the threads now: later there may be no memory for one, and the pool would wait for it for ever."""
-        started = threading.Barrier(self.at_once + 1)
-        try:
-            for _ in range(self.at_once):
-                self._pool.submit(started.wait)
-        except BaseException:  # no thread can be started now: those that were would wait for it for ever
-            started.abort()
-            raise
-        started.wait()
 
     def _hash(self, password: str) -> str:
         try:

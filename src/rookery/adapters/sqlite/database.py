@@ -18,6 +18,7 @@ from rookery.adapters.sqlite.syncing import sync_folder
 from rookery.adapters.sqlite.writing import Writer
 from rookery.domain.errors import Conflict
 from rookery.domain.tallies import Reading
+from rookery.domain.threads import start
 from rookery.ports.steps import Steps, unwatched
 
 T = TypeVar("T")
@@ -220,7 +221,7 @@ class Database:
         # A thread of its own: who reads may stand still, with the event loop, while what is read can't be written.
         timer = threading.Timer(SNAPSHOT_SECONDS, end)
         timer.daemon = True
-        timer.start()
+        start(timer)
 
         async def run(read: Callable[[sqlite3.Connection], T]) -> T:
             def translated() -> T:

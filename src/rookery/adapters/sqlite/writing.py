@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from rookery.adapters.sqlite.errors import translated, unreadable
 from rookery.domain.errors import Conflict, Unavailable
 from rookery.domain.tallies import Reading, Spread
+from rookery.domain.threads import start
 
 T = TypeVar("T")
 
@@ -178,7 +179,7 @@ class Writer:
 
     def _start(self, connection: sqlite3.Connection) -> None:
         self._thread = threading.Thread(target=self._run, args=(connection,), name="sqlite-writer", daemon=True)
-        self._thread.start()
+        start(self._thread)
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
