@@ -80,7 +80,14 @@ class JumpingClock(SystemClock):
 async def cache_of(
     store: object, *addresses: str, clock: SystemClock | None = None, timeout: float = TIMEOUT
 ) -> AsyncIterator[MemcachedCache]:
-    made = MemcachedCache(addresses, cast("Store", store), clock or SystemClock(), timeout=timeout, period=PERIOD)
+    made = MemcachedCache(
+        addresses,
+        cast("Store", store),
+        clock or SystemClock(),
+        run=Jobs(SystemClock()).run,
+        timeout=timeout,
+        period=PERIOD,
+    )
     async with made as cache:
         yield cache
 

@@ -234,9 +234,9 @@ async def test_a_writer_thread_that_is_gone_is_replaced_by_the_next_write(
         async with asyncio.timeout(30):
             while any(thread.name == "sqlite-writer" for thread in threading.enumerate()):
                 await asyncio.sleep(0.001)
-    assert await asyncio.wait_for(database.write(lambda _: 2), 30) == 2
     with refused(Unavailable, "store_unavailable"):
-        await dying
+        await asyncio.wait_for(dying, 30)
+    assert await asyncio.wait_for(database.write(lambda _: 2), 30) == 2
     restarts = next(each for each in database.readings() if each.name == "sqlite_writer_restarts_total")
     assert restarts.value == 1
 

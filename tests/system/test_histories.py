@@ -34,6 +34,7 @@ from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
 from rookery.services import fanout
 from rookery.services.callers import ANYONE
+from rookery.services.jobs import Jobs
 from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
 from tests.clocks import HandClock
@@ -249,7 +250,7 @@ class HistoriesElsewhere(Histories):
 
     async def open_memcached(self, store: Store) -> Cache:
         clock, period = StillClock(), self.parts.period
-        shared = MemcachedCache([servers(1)[0].address], store, clock, timeout=2.0, period=period)
+        shared = MemcachedCache([servers(1)[0].address], store, clock, run=Jobs(clock).run, timeout=2.0, period=period)
         await shared.__aenter__()
         if not await store.epochs():
             await shared.clear()

@@ -30,6 +30,7 @@ from rookery.ports.cache import Cache
 from rookery.ports.store import Store
 from rookery.services import fanout, sweeping
 from rookery.services.callers import ANYONE
+from rookery.services.jobs import Jobs
 from rookery.services.tweets import Draft
 from rookery.wiring import Backends, Rookery, join
 from tests.clocks import ShiftedClock
@@ -77,7 +78,9 @@ async def running(store_of: StoreOf, ahead: int, folder: Path, seed: int) -> Asy
         store = await store_of(clock)
         stack.push_async_callback(store.close)
         addresses = [server.address for server in servers(2)]
-        cache = await stack.enter_async_context(MemcachedCache(addresses, store, clock, period=PERIOD))
+        cache = await stack.enter_async_context(
+            MemcachedCache(addresses, store, clock, run=Jobs(clock).run, period=PERIOD)
+        )
         ranking = RedisRanking(redis_access("redis"), clock, timeout=30, prefix=prefix_of(folder))
         stack.push_async_callback(ranking.close)
         hasher = Argon2Hasher()

@@ -72,14 +72,19 @@ async def test_a_server_whose_jobs_end_again_and_again_is_not_ready(monkeypatch:
     async def breaks() -> None:
         raise RuntimeError("a mistake")
 
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
     clock = HandClock()
     jobs = Jobs(clock)
     asked = health_of(Part(), Part(), clock, jobs)
-    running = asyncio.create_task(jobs.run({"fanout": breaks, "chores": asyncio.Event().wait}))  # type: ignore[dict-item]
-    async with asyncio.timeout(10):
-        while not jobs.down():
-            await asyncio.sleep(0)
-    report = await asked.look()
-    assert (report.jobs, report.store, report.ready) == ("fanout", "ok", False)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    running = asyncio.create_task(jobs.run({"fanout": breaks, "chores": waits}))
+    try:
+        async with asyncio.timeout(10):
+            while not jobs.down():
+                await asyncio.sleep(0)
+        report = await asked.look()
+        assert (report.jobs, report.store, report.ready) == ("fanout", "ok", False)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from rookery.domain.errors import Unavailable
 from rookery.domain.ids import UserId
 from rookery.domain.users import UserRecord
-from rookery.services import chores
+from rookery.services import chores as chores_module
 from rookery.services.callers import ANYONE
+from rookery.services.telling import Telling
 from rookery.services.top import Top
 from tests.interleaving import InlineDatabase
 from tests.unit.nest import Nest, nest_on
@@ -40,12 +44,12 @@ async def test_one_that_fails_holds_up_no_other(nest: Nest, monkeypatch: pytest.
         await hide(self, user)
 
     monkeypatch.setattr(Top, "hide", fail)
-    jobs = nest.rookery.chores
-    await jobs.hide()
-    assert jobs.hidden.keys() == {user.id for user in users} - {users[2].id}
+    chores = nest.rookery.chores
+    await chores.hide()
+    assert chores.hidden.keys() == {user.id for user in users} - {users[2].id}
     monkeypatch.undo()
-    await jobs.hide()
-    assert jobs.hidden.keys() == {user.id for user in users}
+    await chores.hide()
+    assert chores.hidden.keys() == {user.id for user in users}
 
 
 async def test_they_are_hidden_again_from_a_ranking_that_began_anew(
@@ -58,12 +62,12 @@ async def test_they_are_hidden_again_from_a_ranking_that_began_anew(
         hidden.append(user)
 
     monkeypatch.setattr(Top, "hide", note)
-    jobs = nest.rookery.chores
-    await jobs.hide()
-    await jobs.hide()
+    chores = nest.rookery.chores
+    await chores.hide()
+    await chores.hide()
     assert hidden == [user.id]
-    jobs.telling.run = b"another run"
-    await jobs.hide()
+    chores.telling.run = b"another run"
+    await chores.hide()
     assert hidden == [user.id, user.id]
 
 
@@ -71,20 +75,40 @@ async def test_a_regular_task_that_fails_is_counted_and_told_of_once_a_minute(
     nest: Nest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each second, for each mistake, with all of its traceback: the log would hold nothing else."""
-    monkeypatch.setattr(chores, "_OFTEN_SECONDS", 0.001)
-    nest.store.faults["users_to_purge"] = [RuntimeError("a mistake") for _ in range(1_000)]
+    now = 100.0
+    monkeypatch.setattr(chores_module, "_OFTEN_SECONDS", 0.001)
+    monkeypatch.setattr("rookery.services.repeating.time", SimpleNamespace(monotonic=lambda: now))
+    faults: list[Exception] = [RuntimeError("a mistake")]
 
-    def failures() -> dict[str, object]:
-        return {reading.labels["chore"]: reading.value for reading in nest.rookery.chores.readings()}
+    async def fail(_: Telling) -> None:
+        raise faults[-1]
 
+    def failures() -> int:
+        return sum(cast("int", reading.value) for reading in nest.rookery.chores.readings())
+
+    async def until_more(many: int) -> None:
+        wanted = failures() + many
+        async with asyncio.timeout(20):
+            while failures() < wanted:
+                await asyncio.sleep(0.001)
+
+    def told() -> list[tuple[str, str]]:
+        ours = [record for record in caplog.records if record.name == chores_module.__name__]
+        return [(record.levelname, record.getMessage()) for record in ours]
+
+    monkeypatch.setattr(Telling, "tell_again", fail)
+    mistake = ("ERROR", "the task tell failed; it is tried again")
     running = asyncio.create_task(nest.rookery.chores.run())
     try:
-        async with asyncio.timeout(20):
-            while failures().get("hide", 0) < 5:  # type: ignore[operator]
-                await asyncio.sleep(0.001)
+        await until_more(5)
+        assert told() == [mistake]
+        faults.append(Unavailable("store_unavailable", "The store is away."))
+        await until_more(5)
+        assert told() == [mistake, ("WARNING", "the task tell waits: The store is away.")], "another kind is told of"
+        now += 61.0
+        faults.pop()
+        await until_more(5)
+        assert told()[2:].count(mistake) == 1
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    assert failures().keys() == {"hide", "purge"}, "the others go on"
-    told = [record.getMessage() for record in caplog.records if record.name == chores.__name__]
-    assert sorted(told) == [f"the task {name} failed; it is tried again" for name in ("hide", "purge")]

@@ -1,6 +1,7 @@
 """Why a part could not answer is in the log, once a minute for each kind of cause, and nowhere else."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +29,7 @@ async def test_each_kind_of_cause_is_told_once_a_minute(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("rookery.services.repeating.time", SimpleNamespace(monotonic=lambda: now))
     part = Part()
     watched = Watch("store", UNTRACED).on(part)
     with caplog.at_level(logging.WARNING):

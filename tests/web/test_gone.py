@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import struct
-import time
 
 import pytest
 
@@ -107,24 +106,25 @@ async def test_clients_that_nothing_is_read_from_are_looked_at_ever_more_rarely(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Thousands of them, each looked at fifty times a second, would take the whole event loop."""
-    looks = 0
+    pauses: list[float] = []
+    look = connections.BoundedProtocol._look_whether_gone
 
-    def look(_: object) -> bool:
-        nonlocal looks
-        looks += 1
-        return False
+    def look_noted(self: connections.BoundedProtocol, seconds: float) -> None:
+        pauses.append(seconds)
+        look(self, seconds)
 
-    monkeypatch.setattr(connections, "has_failed", look)
+    monkeypatch.setattr(connections.BoundedProtocol, "_look_whether_gone", look_noted)
     monkeypatch.setattr(connections, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(connections, "MOST_LOOK_SECONDS", 0.005)
     server.gate.clear()
     _, writer = await server.connect()
-    begun = time.monotonic()
     writer.write(GET + GET)
     async with asyncio.timeout(20):
-        while time.monotonic() - begun < 0.5 or not looks:
-            await asyncio.sleep(0.01)
-    assert looks <= 8 + (time.monotonic() - begun) / connections.MOST_LOOK_SECONDS
+        while len(pauses) < 6:
+            await asyncio.sleep(0.001)
+    assert pauses[:6] == [0.001, 0.002, 0.004, 0.005, 0.005, 0.005]
     server.gate.set()
+    await until_asked(server, 2)
     writer.close()
 
 

@@ -181,6 +181,16 @@ async def test_tokens_that_are_made_up_ask_the_store_no_more_than_an_address_may
     assert (await site.get("/top", ada)).status_code == 200, "also when it must be asked for again"
 
 
+async def test_requests_with_one_token_share_a_look_into_the_store(site: Site, clock: Clock) -> None:
+    ada = await site.register("ada")
+    for passed in (0.0, TOKEN_SECONDS + 0.1):
+        clock.now += passed
+        before = asked_owners(site)
+        answers = await asyncio.gather(*(site.get("/top", ada) for _ in range(50)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert asked_owners(site) == before + 1
+
+
 async def test_what_can_not_be_a_token_is_no_reason_to_look_for_a_deletion(site: Site) -> None:
     before = site.calls("recall")
     refused(await site.delete("/user", headers={"Authorization": "Bearer x"}), 401, "token_invalid")

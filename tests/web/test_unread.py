@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from rookery.web import outward, unread
+from rookery.web import connections, outward, unread
 from rookery.web.unread import Unread
 from tests.web.listening import BIG, BODIES, CLOSE, GET, Server
 
@@ -93,9 +93,9 @@ async def test_a_server_that_stops_sends_the_rest(server: Server) -> None:
 class Held:
     """A connection by what it keeps."""
 
-    def __init__(self, size: int, address: str = "") -> None:
+    def __init__(self, size: int, owner: str = "") -> None:
         self.size = size
-        self.address = address
+        self.owner = owner
         self.shared: list[bytes] = []
         self.all_of_them = Unread()
         self.is_cut = False
@@ -135,7 +135,7 @@ def test_a_body_that_one_connection_sends_is_its_own(monkeypatch: pytest.MonkeyP
     assert [one.is_cut for one in held] == [False, True, False]
 
 
-def test_those_of_the_address_with_most_are_closed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_of_the_client_with_most_are_closed_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else many small ones of one client would have the few others closed, who read something large."""
     monkeypatch.setattr(unread, "MAX_UNREAD_BYTES", 80)
     all_of_them, other, many = Unread(), Held(20, "other"), [Held(8, "one") for _ in range(8)]
@@ -143,6 +143,16 @@ def test_those_of_the_address_with_most_are_closed_first(monkeypatch: pytest.Mon
         all_of_them.hold(one, one.size)
     assert not other.is_cut
     assert [one.is_cut for one in many].count(True) == 2
+
+
+async def test_the_addresses_that_one_client_can_have_are_one(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "limited_as", lambda address: f"the network of {address}")
+    reader, writer = await server.connect()
+    writer.write(GET)
+    await reader.readuntil(b"xx")
+    (connection,) = server.server.server_state.connections
+    assert connection._outward.owner == "the network of 127.0.0.1"
+    writer.close()
 
 
 async def test_one_client_with_bodies_of_its_own_is_closed_and_no_other(

@@ -1,5 +1,6 @@
 """Accounts: registering, signing in and out, showing and deleting users."""
 
+import asyncio
 import re
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
@@ -81,6 +82,8 @@ class Accounts:
         self._reached = reached
         self._counts = Counts(store, clock)
         self._tokens: OrderedDict[bytes, tuple[float, UserRecord]] = OrderedDict()
+        self._looking: dict[bytes, asyncio.Task[UserRecord | None]] = {}
+        """Look-ups of tokens that are under way."""
         self._refused: OrderedDict[bytes, float] = OrderedDict()
         """Hashes of tokens that are not valid, and until when nobody asks the store for them."""
 
@@ -210,6 +213,7 @@ class Accounts:
         else:
             await self._store.revoke_token(caller.token_hash)
             self._tokens.pop(caller.token_hash, None)
+            self._looking.pop(caller.token_hash, None)
 
     async def revoke_tokens(self, user: UserRecord) -> int:
         """End all of a user's tokens; how many there were."""
@@ -233,14 +237,33 @@ class Accounts:
                 raise _token_invalid()
             if known is None:
                 admit()
-            user = await self._store.token_owner(hashed)
+            user = await self._owner_of(hashed)
             if user is None:
-                self._tokens.pop(hashed, None)
-                _remember(self._refused, hashed, self._clock.monotonic() + REFUSED_SECONDS)
                 raise _token_invalid()
-            known = (self._clock.monotonic() + TOKEN_SECONDS, user)
-            _remember(self._tokens, hashed, known)
+            return Caller(user=user, token_hash=hashed)
         return Caller(user=known[1], token_hash=hashed)
+
+    async def _owner_of(self, hashed: bytes) -> UserRecord | None:
+        """Ask the store whose token it is, once for all who wait for it."""
+        looking = self._looking.get(hashed)
+        if looking is None:
+            looking = self._looking[hashed] = asyncio.create_task(self._look_up(hashed))
+            looking.add_done_callback(_retrieve)
+        return await asyncio.shield(looking)
+
+    async def _look_up(self, hashed: bytes) -> UserRecord | None:
+        try:
+            user = await self._store.token_owner(hashed)
+        finally:
+            is_current = self._looking.get(hashed) is asyncio.current_task()
+            if is_current:
+                del self._looking[hashed]
+        if user is None:
+            self._tokens.pop(hashed, None)
+            _remember(self._refused, hashed, self._clock.monotonic() + REFUSED_SECONDS)
+        elif is_current:  # else it was revoked meanwhile
+            _remember(self._tokens, hashed, (self._clock.monotonic() + TOKEN_SECONDS, user))
+        return user
 
     async def deleted_by(self, token: str) -> UserId | None:
         """The user who deleted themselves with this token within the last day, if any did."""
@@ -264,10 +287,7 @@ class Accounts:
             Malformed: `malformed_id`.
             NotFound: `unknown_user`.
         """
-        record = await self._record_of(reference)
-        if record is None or record.deleted:
-            raise unknown_user()
-        return record
+        return _living(await self._record_of(reference))
 
     async def find_to_delete(self, reference: str) -> UserRecord:
         """As `find`. Of one who is deleted already what is cached is dropped first.
@@ -277,9 +297,7 @@ class Accounts:
         record = await self._record_of(reference)
         if record is not None and record.deleted:
             await self._filler.drop([AUTHOR + record.id])
-        if record is None or record.deleted:
-            raise unknown_user()
-        return record
+        return _living(record)
 
     async def _record_of(self, reference: str) -> UserRecord | None:
         if reference.startswith("@"):
@@ -299,10 +317,7 @@ class Accounts:
         Raises:
             NotFound: `unknown_user`.
         """
-        record = await self._store.user_by_name(name)
-        if record is None or record.deleted:
-            raise unknown_user()
-        return record
+        return _living(await self._store.user_by_name(name))
 
     async def find_or_make(self, caller: Caller, name: str) -> UserRecord:
         """The user of a handle, made if there is none, as open mode does for whoever posts.
@@ -318,9 +333,7 @@ class Accounts:
             record = await self._store.user_by_name(name)
             if record is None:
                 raise half_made_user()
-        if record is None or record.deleted:
-            raise unknown_user()
-        return record
+        return _living(record)
 
     async def show(self, user: UserRecord) -> User:
         """What everyone sees of a user."""
@@ -404,6 +417,7 @@ class Accounts:
         """Ask the store again for each token of a user."""
         for hashed in [hashed for hashed, (_, owner) in self._tokens.items() if owner.id == user]:
             del self._tokens[hashed]
+        self._looking.clear()  # whoever waits for them is answered, and nothing of it is kept
 
     def _farewell(self, token_hash: bytes) -> Once:
         """The key under which it is noted that a token's user deleted themselves with it."""
@@ -425,6 +439,23 @@ def _token_invalid() -> Unauthenticated:
 
 def _bad_credentials() -> Unauthenticated:
     return Unauthenticated("bad_credentials", "Name and password don't match.")
+
+
+def _living(record: UserRecord | None) -> UserRecord:
+    """A user who is there.
+
+    Raises:
+        NotFound: `unknown_user`.
+    """
+    if record is None or record.deleted:
+        raise unknown_user()
+    return record
+
+
+def _retrieve(task: "asyncio.Task[UserRecord | None]") -> None:
+    """See the failure of a look-up that nobody may wait for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:

@@ -15,6 +15,7 @@ from rookery.ports.store import Store
 from rookery.services.accounts import Accounts
 from rookery.services.fanout import Fanout
 from rookery.services.filling import TWEET, Filler
+from rookery.services.repeating import Repeating
 from rookery.services.sweeping import Sweeping
 from rookery.services.telling import Telling
 from rookery.services.timekeeping import NOTED_SECONDS, Timekeeping
@@ -27,8 +28,6 @@ _SELDOM_SECONDS = 60.0
 _PURGE_STEP = 200
 _PURGED_USERS = 10
 _HIDDEN_USERS = 100
-_TOLD_SECONDS = 60.0
-"""How often the log is told of a task that fails each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +70,13 @@ class Chores:
             )
 
     async def _repeat(self, name: str, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
-        told = float("-inf")
+        failures = Repeating()
         while True:
             failure = await self._try(chore)
             if failure is not None:
                 self.failed.add(name)
-                if self.clock.monotonic() - told >= _TOLD_SECONDS:
-                    told = self.clock.monotonic()
-                    is_away = isinstance(failure, Unavailable)  # the log has its cause already
-                    _log.warning("the task %s failed; it is tried again", name, exc_info=None if is_away else failure)
+                if failures.is_due(type(failure).__name__):
+                    _tell(name, failure)
             await asyncio.sleep(seconds)
 
     async def do_all(self) -> None:
@@ -156,3 +153,11 @@ class Chores:
                 promises.keep(written.promise)
             await asyncio.sleep(0)
         self.accounts.forget_all_counts()
+
+
+def _tell(name: str, failure: Exception) -> None:
+    """Log why a regular task failed."""
+    if isinstance(failure, Unavailable):
+        _log.warning("the task %s waits: %s", name, failure.message, exc_info=failure.__cause__)
+    else:
+        _log.error("the task %s failed; it is tried again", name, exc_info=failure)

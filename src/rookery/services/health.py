@@ -14,6 +14,7 @@ from rookery.ports.ranking import Ranking
 from rookery.ports.store import Store
 from rookery.services.fanout import Fanout
 from rookery.services.jobs import Jobs
+from rookery.services.repeating import Repeating
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Health:
     _seen: tuple[float, Status] | None = None
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _draining: bool = False
+    _mistakes: Repeating = field(default_factory=Repeating)
 
     def __post_init__(self) -> None:
         self._started = self.clock.monotonic()
@@ -74,7 +76,8 @@ class Health:
             now = self.clock.monotonic()
             if self._seen is None or now - self._seen[0] >= _CHECKED_SECONDS:
                 store, ranking = await asyncio.gather(
-                    _state_of(self.store, _STORE_SECONDS), _state_of(self.ranking, _RANKING_SECONDS)
+                    self._state_of("store", self.store, _STORE_SECONDS),
+                    self._state_of("ranking", self.ranking, _RANKING_SECONDS),
                 )
                 uptime = int(now - self._started)
                 jobs = ",".join(self.jobs.down()) or "ok"
@@ -83,16 +86,16 @@ class Health:
                 self._seen = (self.clock.monotonic(), status)
             return self._seen[1]
 
-
-async def _state_of(part: Store | Ranking, seconds: float) -> str:
-    try:
-        async with asyncio.timeout(seconds):
-            await part.check()
-    except Unavailable as error:
-        return error.code
-    except TimeoutError:
-        return "no_answer"
-    except Exception:  # noqa: BLE001 - whoever asks is told that it is not well, not that the asking failed
-        _log.exception("a look at a part failed")
-        return "internal_error"
-    return "ok"
+    async def _state_of(self, name: str, part: Store | Ranking, seconds: float) -> str:
+        try:
+            async with asyncio.timeout(seconds):
+                await part.check()
+        except Unavailable as error:
+            return error.code
+        except TimeoutError:
+            return "no_answer"
+        except Exception as error:  # noqa: BLE001 - the part is not well: the question is answered all the same
+            if self._mistakes.is_due(f"{name} {type(error).__name__}"):
+                _log.exception("the look at the %s failed", name)
+            return "internal_error"
+        return "ok"

@@ -10,17 +10,14 @@ from typing import Any, TypeVar, cast
 from rookery.domain.errors import Unavailable
 from rookery.domain.tallies import Reading, Spreads, Tally
 from rookery.ports.tracer import Tracer
+from rookery.services.repeating import Repeating
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_CAUSE_SECONDS = 60.0
-"""How long one kind of cause is not logged again."""
 _CAUSE_CHARACTERS = 80
 """Characters of a cause's text that tell its kind: the rest may name a moment or a number."""
-_MOST_CAUSES = 100
-"""Kinds of causes that are remembered."""
 
 
 class Watch:
@@ -31,8 +28,7 @@ class Watch:
         self._tracer = tracer
         self._took: Spreads[str] = Spreads()
         self._failed: Tally[tuple[str, str]] = Tally()
-        self._told: dict[str, float] = {}
-        """Causes that were logged, and when (`time.monotonic`)."""
+        self._causes = Repeating()
 
     def on(self, inner: T) -> T:
         """The part, watched."""
@@ -79,15 +75,10 @@ class Watch:
         if cause is None:
             return
         kind = f"{error.code} {type(cause).__name__} {str(cause)[:_CAUSE_CHARACTERS]}"
-        now = time.monotonic()
-        if now - self._told.get(kind, float("-inf")) < _CAUSE_SECONDS:
-            return
-        if len(self._told) >= _MOST_CAUSES:
-            self._told.clear()
-        self._told[kind] = now
-        _log.warning(
-            "the %s failed (%s, asked for %s): %s: %s", self._part, error.code, call, type(cause).__name__, cause
-        )
+        if self._causes.is_due(kind):
+            _log.warning(
+                "the %s failed (%s, asked for %s): %s: %s", self._part, error.code, call, type(cause).__name__, cause
+            )
 
 
 class _Watched:

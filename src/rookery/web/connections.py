@@ -18,6 +18,7 @@ from rookery.domain.tallies import Reading, Tally
 from rookery.web.decoding import MAX_BODY_BYTES
 from rookery.web.gone import ending_with_client, is_safe
 from rookery.web.heads import bad_coding, bad_version, check_head, origin_form
+from rookery.web.origins import limited_as
 from rookery.web.outward import Outward, answer_to
 from rookery.web.problems import Refusal
 from rookery.web.sockets import has_failed, is_half_closed
@@ -51,7 +52,7 @@ _SAID_OF = {
 """What the parser says of requests that can be read well enough to say more than 400."""
 LOOK_SECONDS = 0.02
 """After how long it is looked first whether a client that nothing is read from is still there; then ever more rarely,
-as thousands may be waited for and a look is three calls of the system."""
+as thousands may be waited for and a look is up to three calls of the system."""
 MOST_LOOK_SECONDS = 0.25
 _BUSY = Unavailable("busy", "Too many bodies are on their way; try again in a moment.")
 _REQUEST_BYTES = 2_048
@@ -152,7 +153,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type] # its own type is narrower than asyncio's
         self.flow: _Flow = _Flow(self.transport)
-        self._outward = Outward(self.transport, self.loop, self._all.unread)
+        owner = limited_as(self.client[0]) if self.client else ""
+        self._outward = Outward(self.transport, self.loop, self._all.unread, owner)
         self._await_head()
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's own never stays, as asyncio lets it
@@ -165,14 +167,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_sign_of_life()
         return True
 
-    def _await_sign_of_life(self, seconds: float = LOOK_SECONDS) -> None:
+    def _await_sign_of_life(self, seconds: float | None = None) -> None:
         """Look soon, where nothing is read that would tell of the client's end.
 
         Only while the application is at work: what waits for the client to read has something to send, which tells.
         """
         is_deaf = self._is_half_closed or self.flow.is_behind
         if self._gone_timer is None and is_deaf and self._is_answering():
+            seconds = LOOK_SECONDS if seconds is None else seconds
             self._gone_timer = self.loop.call_later(seconds, self._look_whether_gone, seconds)
+
+    def _look_no_more(self) -> None:
+        if self._gone_timer is not None:
+            self._gone_timer.cancel()
+            self._gone_timer = None
 
     def _look_whether_gone(self, seconds: float) -> None:
         """A client that is gone looks like one that only sends no more, until its system refuses what it is sent."""
@@ -192,9 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._take_no_more()
         self._unset_keepalive_if_required()
         self._outward.lost()
-        if self._gone_timer is not None:
-            self._gone_timer.cancel()
-            self._gone_timer = None
+        self._look_no_more()
         if self._running is not None:
             self._disconnect(self._running)
             if self._task is not None and self._is_answering() and is_safe(self._running):
@@ -493,6 +499,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._running is not None:
             self._running.body = bytearray()  # which nobody may have asked for
+        self._look_no_more()
         self._outward.send_head()  # of HEAD's answer, before somebody closes
         if self._outward.is_closing():
             self.server_state.total_requests += 1

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from rookery.domain.errors import Failure
 from rookery.web.problems import MEDIA_TYPE, Problem, headers_of, problem_of, status_of
-from rookery.web.sockets import address_of, keep_little_unsent, unacknowledged
+from rookery.web.sockets import keep_little_unsent, unacknowledged
 from rookery.web.unread import Unread
 
 LINGER_SECONDS = 1.5
@@ -48,15 +48,17 @@ class Outward:
     """A transport as answers go out by it: a head with the start of its body by one write, the rest as it is read.
 
     So a server that dies leaves all of a short answer or nothing, if it fits the socket's buffer. Of a long one the
-    transport has a piece and this has a view of the rest, so that a body that many are sent is in memory once. Where
+    transport has a piece of its own and this has the body, so that one that many are sent is in memory once. Where
     the client may still send, a close comes after they had time to read. It knows nothing of its connection, which
     would then be freed by the garbage collector only.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, unread: Unread) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, unread: Unread, owner: str
+    ) -> None:
         self._transport = transport
-        self.address = address_of(transport)
-        """The client's, or the proxy's that it comes through."""
+        self.owner = owner
+        """The client, or the proxy that it comes through, as it is limited."""
         self._loop = loop
         self._all = unread
         self._timer: asyncio.TimerHandle | None = None

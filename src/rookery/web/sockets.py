@@ -20,12 +20,6 @@ def keep_little_unsent(transport: asyncio.Transport) -> None:
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
 
 
-def address_of(transport: asyncio.Transport) -> str:
-    """The other side's IP address; empty where it has none."""
-    peer = transport.get_extra_info("peername")
-    return str(peer[0]) if isinstance(peer, tuple) else ""
-
-
 def has_failed(transport: asyncio.Transport) -> bool:
     """Whether the other side refused what it was sent. The system says so once."""
     try:

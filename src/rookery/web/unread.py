@@ -14,8 +14,8 @@ class Reader(Protocol):
     """A connection with an answer that was not read yet."""
 
     @property
-    def address(self) -> str:
-        """The client's, or the proxy's that it comes through."""
+    def owner(self) -> str:
+        """The client, or the proxy that it comes through, as it is limited."""
 
     def kept(self) -> int:
         """Bytes that the transport keeps for it, now."""
@@ -63,7 +63,7 @@ class Unread:
     def _make_room(self) -> None:
         """An eighth of all, so that thousands are not each looked through for one. First see what was read since.
 
-        Those of the address that weighs most are closed first: others read large answers slowly, too.
+        Those of the client that has most are closed first: others read large answers slowly, too.
         """
         for reader in self._own:
             size = reader.kept()
@@ -72,10 +72,10 @@ class Unread:
         if self._bytes <= MAX_UNREAD_BYTES:
             return
         weights = {reader: self._weight(reader) for reader in self._own}
-        of_addresses: Counter[str] = Counter()
+        of_owners: Counter[str] = Counter()
         for reader, weight in weights.items():
-            of_addresses[reader.address] += weight
-        for reader in sorted(weights, key=lambda one: (of_addresses[one.address], weights[one]), reverse=True):
+            of_owners[reader.owner] += weight
+        for reader in sorted(weights, key=lambda one: (of_owners[one.owner], weights[one]), reverse=True):
             if self._bytes <= MAX_UNREAD_BYTES * 7 // 8:
                 break
             self._cut += 1

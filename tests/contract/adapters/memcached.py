@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rookery.adapters.memcached import MemcachedCache
 from rookery.adapters.system import SystemClock
+from rookery.services.jobs import Jobs
 from tests.contract.adapters.sqlite import open_store
 from tests.contract.places import OpenCache
 from tests.servers import running
@@ -43,7 +44,7 @@ def open_on(many: int) -> Callable[[], AbstractAsyncContextManager[OpenCache]]:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             store = await stack.enter_async_context(open_store(Path(folder)))
             addresses, clock = [server.address for server in servers(many)], StillClock()
-            cache = MemcachedCache(addresses, store, clock, timeout=2.0, period=PERIOD)
+            cache = MemcachedCache(addresses, store, clock, run=Jobs(clock).run, timeout=2.0, period=PERIOD)
             await stack.enter_async_context(cache)
             await cache.clear()
             clock.seconds += 2 * PERIOD

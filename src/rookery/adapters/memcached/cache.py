@@ -29,17 +29,6 @@ At = list[int]
 """Positions in a list of keys."""
 
 
-async def _run_plainly(jobs: Mapping[str, Job]) -> None:
-    """Run them as long as none fails, which is enough for commands."""
-    async with asyncio.TaskGroup() as group:
-        for name, job in jobs.items():
-            group.create_task(_coroutine(job), name=name)
-
-
-async def _coroutine(job: Job) -> None:
-    await job()
-
-
 class MemcachedCache:
     """Implements `ports.cache.Cache`. Within `async with` it keeps itself connected and reads the epochs."""
 
@@ -51,7 +40,7 @@ class MemcachedCache:
         *,
         timeout: float = TIMEOUT_SECONDS,
         period: float = PERIOD_SECONDS,
-        run: RunJobs = _run_plainly,
+        run: RunJobs,
     ) -> None:
         """`run` owns what keeps the servers connected and reads the epochs: if that ends, nothing here is cached."""
         self._servers = [Server(address, timeout) for address in addresses]
@@ -64,8 +53,9 @@ class MemcachedCache:
     async def __aenter__(self) -> Self:
         await asyncio.gather(self._epochs.read(), *(server.connect() for server in self._servers))
         keeping = {f"memcached {server.address}": server.run for server in self._servers}
-        running = self._run({"memcached epochs": self._epochs.run, **keeping})
-        self._jobs = asyncio.ensure_future(running)
+        self._jobs = asyncio.create_task(
+            self._go_on({"memcached epochs": self._epochs.run, **keeping}), name="memcached"
+        )
         return self
 
     async def __aexit__(
@@ -175,6 +165,9 @@ class MemcachedCache:
             await self._epochs.raise_(server.address)
         for server in self._servers:
             await self._epochs.settled(server.address)
+
+    async def _go_on(self, jobs: Mapping[str, Job]) -> None:
+        await self._run(jobs)
 
     async def close(self) -> None:
         self._closed = True

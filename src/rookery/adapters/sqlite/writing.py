@@ -195,7 +195,17 @@ class Writer:
                     connection = self._connect_again()
             connection.close()
         finally:
+            with suppress(Exception):
+                self._refuse_what_waits()
             self._at_end()
+
+    def _refuse_what_waits(self) -> None:
+        """Refuse the writes that this thread was at, or would have come to: it has ended."""
+        left, self._batch = self._batch, []
+        with suppress(queue.Empty):
+            while (write := self._queue.get_nowait()) is not None:
+                left.append(write)
+        self._give_up(left, None)
 
     def _recover(self, connection: sqlite3.Connection, error: BaseException) -> None:
         """Refuse the writes that the thread was at, count the restart, and wait a little before it."""
