@@ -110,6 +110,7 @@ def on_cassandra() -> list[str]:
 
 AT_FAULTS = {
     "rookery_cassandra_failures_total",
+    "rookery_chore_failures_total",
     "rookery_passwords_refused_total",
     "rookery_ranking_failures_total",
     "rookery_store_failures_total",

@@ -23,6 +23,8 @@ from tests.clocks import HandClock
 from tests.interleaving import InlineDatabase, interleaved_backends, leave_out, small_numbers
 from tests.model import Model, id_of
 
+pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
+
 LONG = os.environ.get("TEST_LONG") == "1"
 SEEDS = int(os.environ.get("SEEDS", "20000")) if LONG else 25
 USERS = 5

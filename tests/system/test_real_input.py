@@ -34,6 +34,8 @@ AT_ONCE = 8
 MOST_CHANGES = 500
 LONG = os.environ.get("TEST_LONG") == "1"
 FOLLOWED_TO_THE_END = 200 if LONG else 20
+SHARE_AGAIN = 1 if LONG else 3
+"""Of so many users the short form reads one's feed again, after the changes and after the restart."""
 
 
 class Town:
@@ -92,9 +94,10 @@ class Town:
             each(((tweet,) for tweet in doomed), delete), each(lost, unfollow), each(sorted(won), follow)
         )
 
-    async def expect_every_feed(self) -> None:
-        """Each user's first page, and for many users all pages, of ten and of a hundred."""
+    async def expect_every_feed(self, share: int = 1) -> None:
+        """The first page of each user, or of one of so many, and for some users all pages, of ten and of a hundred."""
         feeds = self.model.feeds(self.world.names)
+        asked = self.chance.sample(self.world.names, len(self.world.names) // share)
 
         async def first_page(name: str) -> None:
             page = await self.client.feed_page(f"@{name}", 10)
@@ -106,7 +109,7 @@ class Town:
             found = [tweet async for tweet in self.client.feed(f"@{name}", limit)]
             assert ids(found) == feeds[name], (name, limit)
 
-        await each(((name,) for name in self.world.names), first_page)
+        await each(((name,) for name in asked), first_page)
         some = self.chance.sample(self.world.names, min(FOLLOWED_TO_THE_END, len(self.world.names)))
         await each(((name, limit) for name in some for limit in (10, 100)), all_pages)
 
@@ -194,14 +197,16 @@ async def test_every_feed_equals_brute_force(world: World, place: Place, tmp_pat
         await town.everyone_posts()
         await town.expect_every_feed()
         await town.change_much()
-        await town.expect_every_feed()
+        await town.expect_every_feed(SHARE_AGAIN)
     async with serving(place, data) as clients:
         town.clients = cycle(clients)
-        await town.expect_every_feed()
+        await town.expect_every_feed(SHARE_AGAIN)
 
 
 async def test_the_top_ten_is_the_files_own(place: Place, tmp_path: Path) -> None:
-    accounts = ("BarackObama", "realDonaldTrump")
+    accounts = ["BarackObama", "realDonaldTrump"]
+    if not LONG and place.servers > 1:
+        accounts.pop()  # thirty thousand tweets take a minute there
     rows = [row for account in accounts for row in counted_rows(account)]
     data = tmp_path / "data"
     for _ in range(2):  # a load that is run again loads nothing twice
