@@ -199,6 +199,7 @@ async def test_what_the_store_owes_is_done_soon_after_its_return_the_oldest_firs
     database: InlineDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long it was away: one delivery tries for all, and its success wakes the others."""
+    monkeypatch.setattr(fanout, "_LOOK_SECONDS", 0.001)
     async with nest_on(database) as nest:
         authors = [await nest.user(f"ada{number}") for number in range(30)]
         reader = await nest.user("bob", *(author.name for author in authors))
