@@ -59,12 +59,12 @@ class Measured(Generic[T]):
     """Statuses of the bystander's answers during the attacks."""
     results: list[T] = field(default_factory=list)
 
-    def require(self, floor: float, bursts: int = 0, status: int = 200) -> None:
+    def require(self, floor: float, bursts: int = 0, status: int = 200, before: int = 2) -> None:
         """Fail if an answer had another status, the loop was held for 50 ms of CPU, or the attack doubled the p99.
 
         Doubled against the quiet turns or the server elsewhere, whichever was slower; `floor` in seconds is always
         allowed. Requests that come together, by hundreds, are begun in one turn of the loop: so often, in `bursts`, it
-        may be held by them.
+        may be held by them, and as many of them as are `before` another's are waited for, each as long as that one.
         """
         quiet, attacked, elsewhere = (_percentile(took) for took in (self.quiet, self.attacked, self.elsewhere))
         told = (
@@ -75,7 +75,7 @@ class Measured(Generic[T]):
         assert self.attacked, "nothing was measured"
         assert self.statuses == {status}, told
         assert self.holds <= bursts, told
-        assert attacked <= max(2 * quiet, 2 * elsewhere, floor), told
+        assert attacked <= max(2 * quiet, before * elsewhere, floor), told
 
 
 class Place:

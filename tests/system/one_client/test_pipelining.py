@@ -51,4 +51,5 @@ def test_requests_behind_unread_answers_take_no_places(tmp_path: Path) -> None:
     with place(tmp_path) as at:
         measured = beside(at, ASKED, ask_and_not_read, at.metrics, turns=1)
     assert measured.results[0] < MOST_UNDER_WAY
-    measured.require(floor=0.25, bursts=EACH)  # so many turns of the loop have a request of each
+    # So many turns of the loop have a request of each connection, which on a busy machine takes its time.
+    measured.require(floor=0.25, bursts=EACH, before=CONNECTIONS)
