@@ -26,6 +26,10 @@ def data(server: Server) -> tuple[str, str]:
     return "--data", str(server.data)
 
 
+def test_a_server_says_at_its_start_which_hosts_it_answers_to(server: Server) -> None:
+    assert "Answers to localhost, any IP address (setting allowed_hosts)" in server.err()
+
+
 def test_the_version_is_told() -> None:
     assert rookery("--version").stdout.strip() == __version__
 
