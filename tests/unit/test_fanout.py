@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from rookery.domain.errors import Unavailable
-from rookery.services import fanout
+from rookery.domain.idempotency import once
+from rookery.services import fanout, showing
 from rookery.services.callers import ANYONE
+from rookery.services.tweets import Draft
 from tests.interleaving import InlineDatabase
-from tests.unit.nest import nest_on
+from tests.unit.nest import Nest, nest_on
 
 HALF_AN_HOUR = 30 * 60 * 1000
 
@@ -281,3 +283,29 @@ async def test_a_part_of_the_store_that_is_away_holds_up_no_author_of_another(
                 nest.clock.millis += 10
                 await asyncio.sleep(0.001)
         assert nest.clock.millis - begun <= 3_000, "when it is back what it owes is done soon"
+
+
+async def test_a_tweet_that_another_server_acknowledged_is_not_withheld_for_long(
+    database: InlineDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client asked again there, as the first server was held up."""
+    monkeypatch.setattr(showing, "WITHHELD_SECONDS", 0.05)
+    async with nest_on(database) as one, nest_on(database) as two:
+        ada = await one.user("ada")
+        key = once(b"ada", "a key", b"asked", one.clock.now())
+
+        async def shown_by(nest: Nest) -> int:
+            return len((await nest.rookery.services.tweets.by_author(ada, 10, None)).items)
+
+        one.cache.gates["prepend"] = asyncio.Event()
+        held_up = asyncio.create_task(one.rookery.services.tweets.post(ANYONE, ada, Draft("", "x"), key))
+        async with asyncio.timeout(10):
+            while await shown_by(two) == 0:
+                await asyncio.sleep(0)
+            await two.rookery.services.tweets.post(ANYONE, ada, Draft("", "x"), key)
+            while await shown_by(one) == 0:
+                await asyncio.sleep(0.001)
+        assert not held_up.done()
+        one.cache.gates["prepend"].set()
+        await held_up
+        assert await shown_by(one) == 1

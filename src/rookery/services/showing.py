@@ -1,7 +1,7 @@
 """Turning ids into what people see (hydrating): fragments and authors from the cache, counts from the ranking."""
 
+import asyncio
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -16,6 +16,8 @@ from rookery.services.filling import AUTHOR, DAY_SECONDS, TWEET, Fill, Filler, K
 _log = logging.getLogger(__name__)
 
 _ALIVE = b"\x01"
+WITHHELD_SECONDS = 1.0
+"""How long a tweet is shown nowhere while it is written: less than clients wait before they ask another server."""
 _ROOT = 16
 """Bytes of a cached tweet before its fragment."""
 
@@ -29,22 +31,25 @@ class Showing:
         self._ranking = ranking
         self.tweets = Kind(TWEET, DAY_SECONDS, self._load_tweets)
         self.authors = Kind(AUTHOR, DAY_SECONDS, self._load_authors)
-        self._withheld: Counter[TweetId] = Counter()
-        """Tweets whose posts are not answered yet, and how many requests write each."""
+        self._withheld: dict[TweetId, float] = {}
+        """Tweets whose posts are not answered yet, and until when they are shown nowhere, by the event loop's clock."""
 
     @contextmanager
     def withheld(self, tweet: TweetId) -> Iterator[None]:
         """Show a tweet nowhere until it is in its author's list and in feeds: from before its write to its answer.
 
-        Else a client could see it in its author's list, and not in a feed that it reads after that.
+        Else a client could see it in its author's list, and not in a feed that it reads after that. It is shown after a
+        second at the latest: who did not wait for the answer may have been answered by another process since.
         """
-        self._withheld[tweet] += 1
+        self._withheld[tweet] = _now() + WITHHELD_SECONDS
         try:
             yield
         finally:
-            self._withheld[tweet] -= 1
-            if not self._withheld[tweet]:
-                del self._withheld[tweet]
+            self.release(tweet)
+
+    def release(self, tweet: TweetId) -> None:
+        """Show a tweet from now on, if it was withheld: a repeated request for it is about to be answered."""
+        self._withheld.pop(tweet, None)
 
     @property
     def writing(self) -> int:
@@ -53,7 +58,8 @@ class Showing:
 
     def is_withheld(self, tweet: TweetId) -> bool:
         """Whether this process is writing a tweet, so that nobody is shown it yet."""
-        return tweet in self._withheld
+        until = self._withheld.get(tweet)
+        return until is not None and _now() < until
 
     async def show(self, entries: Sequence[bytes], counts: Mapping[TweetId, int] | None = None) -> list[bytes | None]:
         """The JSON of each entry's `Tweet`; None for one that is deleted or withheld, or whose author is deleted.
@@ -63,7 +69,7 @@ class Showing:
         if not entries:
             return []
         ids = [tweet_of(item) for item in entries]
-        withheld = {raw for raw in ids if raw in self._withheld} if self._withheld else ()
+        withheld = {raw for raw in ids if self.is_withheld(raw)} if self._withheld else ()
         authors = list(dict.fromkeys(author_of(item) for item in entries))
         wanted = [(self.tweets, raw) for raw in ids] + [(self.authors, raw) for raw in authors]
         held = await self._filler.read(wanted)
@@ -131,3 +137,7 @@ class Showing:
 
 def _root_of(held: bytes) -> TweetId:
     return TweetId(held[:_ROOT])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,13 +1,12 @@
 """Posting, retweeting, deleting and reading tweets."""
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
 from rookery.domain.cursors import Page, foreign_cursor, read_cursor, write_cursor
-from rookery.domain.errors import BrokenRule, Forbidden, Unavailable, deleted_tweet, unknown_tweet
+from rookery.domain.errors import BrokenRule, Forbidden, deleted_tweet, unknown_tweet
 from rookery.domain.idempotency import Once
 from rookery.domain.ids import ID_BYTES, TweetId, millis_of
 from rookery.domain.promises import Work
@@ -20,14 +19,13 @@ from rookery.ports.steps import Steps, unwatched
 from rookery.ports.store import Store
 from rookery.services.accounts import Accounts
 from rookery.services.callers import Caller
+from rookery.services.counting import Counting
 from rookery.services.fanout import Fanout
 from rookery.services.filling import TWEET, Filler
 from rookery.services.paging import full_page
 from rookery.services.promises import Promises
 from rookery.services.showing import Showing
 from rookery.services.top import Top
-
-_log = logging.getLogger(__name__)
 
 BY_AUTHOR = "t"
 CHAIN = "c"
@@ -70,6 +68,7 @@ class Tweets:
     promises: Promises
     most_depth: int
     reached: Steps = unwatched
+    counting: Counting = field(default_factory=Counting)
 
     async def post(self, caller: Caller, author: UserRecord, draft: Draft, once: Once | None = None) -> bytes:
         """Write a tweet and bring it to its followers; returns the JSON of the `Tweet`.
@@ -111,13 +110,14 @@ class Tweets:
                 # A repeated write is delivered and counted again: the first attempt may have ended between. Both take
                 # it once. It has no promise of its own, as the first one's is on the list or was kept.
                 if not (written.had and written.repeated) or self._is_new(written.tweet):
-                    counted = not written.owes_count or await self._try(self.top.count, written.tweet)
+                    counted = not written.owes_count or await self.counting.tell(self.top.count, written.tweet)
                     delivering = True
                     kept = written.promise if counted else None  # else it stays on the list
                     await self.fanout.deliver(written.tweet.id, author.id, author.fanout, kept)
         finally:
             if not delivering:
                 self.fanout.withdraw(author.id)
+        self.showing.release(written.tweet.id)  # the first request for it may be under way still
         self.accounts.forget_counts(author.id)
         # The answer is the first one's, also if the tweet was deleted since: the same request had the same text.
         answer = await self.showing.show_new(msgspec.structs.replace(tweet, id=written.tweet.id), author.name)
@@ -142,7 +142,7 @@ class Tweets:
         written = await self.store.delete_tweet(tweet, promise)
         self.reached("delete_tweet.written")
         await self.filler.drop([TWEET + tweet])
-        if not written.owes_count or await self._try(self.top.uncount, written.tweet):
+        if not written.owes_count or await self.counting.tell(self.top.uncount, written.tweet):
             self.promises.keep(promise)
         self.accounts.forget_counts(author.id)
 
@@ -198,15 +198,6 @@ class Tweets:
         known = [records[parent] for parent in tweets.values() if parent in records]
         shown = dict(zip([record.id for record in known], await self.showing.show_records(known), strict=True))
         return {tweet: shown.get(parent) for tweet, parent in tweets.items()}
-
-    async def _try(self, count: Callable[[TweetRecord], Awaitable[None]], tweet: TweetRecord) -> bool:
-        """Tell the ranking, if it can be told. Tweets go on without it, and what is promised is told later."""
-        try:
-            await count(tweet)
-        except Unavailable:
-            _log.warning("the ranking missed a count")
-            return False
-        return True
 
     async def _record(self, tweet: TweetId) -> TweetRecord:
         record = (await self.store.tweets([tweet])).get(tweet)
