@@ -1,8 +1,8 @@
 """The command `rookery`. `python -m rookery` is the same."""
 
-import ctypes
 import resource
 import sys
+from contextlib import suppress
 
 LEAST_MEBIBYTES = 256
 """Address space below which nothing is begun: extensions that find none while they are loaded end by SIGSEGV."""
@@ -18,7 +18,10 @@ def main() -> None:
         sys.stderr.write(f"rookery: it needs at least {LEAST_MEBIBYTES} MiB of address space (ulimit -v)\n")
         sys.exit(1)
     if limit != resource.RLIM_INFINITY:
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        import ctypes  # noqa: PLC0415 - needed for this alone
+
+        with suppress(AttributeError):  # another libc has other heaps
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     from rookery.cli import main as run  # noqa: PLC0415 - it takes most of that
 
     run()

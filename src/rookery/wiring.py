@@ -36,6 +36,7 @@ from rookery.ports.store import Store
 from rookery.ports.tracer import UNTRACED, Tracer
 from rookery.services.accounts import Accounts, Rules
 from rookery.services.chores import Chores
+from rookery.services.counting import Counting
 from rookery.services.fanout import Fanout
 from rookery.services.feeds import Feeds
 from rookery.services.filling import Filler
@@ -379,20 +380,30 @@ def join(settings: Settings, backends: Backends, hasher: Argon2Hasher, tracer: T
     showing = Showing(store, filler, ranking)
     top = Top(store, ranking, showing)
     fanout = Fanout(store, cache, clock, promises, settings.effective_pull_threshold)
-    pulls = Pulls()
+    pulls, counting = Pulls(), Counting()
     sweeping = Sweeping(store, filler, clock, fanout, top, promises)
     jobs = backends.jobs or Jobs(clock)
     services = Services(
         accounts=accounts,
         follows=Follows(store, filler, clock, accounts, promises, settings.max_followees, backends.reached),
         tweets=Tweets(
-            store, filler, clock, accounts, showing, fanout, top, promises, settings.max_chain, backends.reached
+            store,
+            filler,
+            clock,
+            accounts,
+            showing,
+            fanout,
+            top,
+            promises,
+            settings.max_chain,
+            counting,
+            backends.reached,
         ),
         feeds=Feeds(store, filler, showing, clock, pulls),
         top=top,
         health=Health(store, ranking, fanout, clock, jobs),
     )
-    telling = Telling(store, clock, top)
+    telling = Telling(store, clock, top, counting)
     chores = Chores(store, filler, clock, accounts, fanout, top, sweeping, telling, Timekeeping(store, clock))
     own: list[Metered] = [*watches, filler, pulls, fanout, sweeping, services.health, chores, jobs, queue]
     others = [part for part in backends.parts if isinstance(part, Metered)]

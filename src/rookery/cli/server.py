@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from types import FrameType
@@ -54,7 +55,7 @@ async def run_server(
     among several workers; `shipping` has numbers of what sends the log away. All workers count limits on `counters`.
     """
     async with AsyncExitStack() as stack:
-        asyncio.get_running_loop().set_default_executor(started_pool(_THREADS, "asyncio"))
+        stack.callback(_end_threads, asyncio.get_running_loop(), _begin_threads())
         opened = await stack.enter_async_context(open_server(settings, counters.seen_by(number)))
         connections = Connections()
         owned: dict[str, Job] = {}
@@ -91,6 +92,18 @@ async def run_server(
         finally:
             owning.cancel()
             await asyncio.gather(owning, return_exceptions=True)
+
+
+def _begin_threads() -> ThreadPoolExecutor:
+    pool = started_pool(_THREADS, "asyncio")
+    asyncio.get_running_loop().set_default_executor(pool)
+    return pool
+
+
+def _end_threads(loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor) -> None:
+    """End them here: the loop's own end starts one more thread for that, for which there may be no memory."""
+    loop.set_default_executor(cast("Any", None))
+    pool.shutdown(wait=True)
 
 
 async def _beat(pulse: Callable[[], None], begun: asyncio.Event) -> None:

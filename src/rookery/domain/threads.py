@@ -9,6 +9,7 @@ from contextlib import contextmanager
 START_SECONDS = 10.0
 """How long threads may take to begin."""
 _STDERR = 2
+_starting = threading.RLock()
 
 
 def start(thread: threading.Thread) -> None:
@@ -48,8 +49,9 @@ def _ending_if_stuck() -> Iterator[None]:
     A thread that finds no memory dies before it says that it has begun, and `Thread.start` waits for that without a
     time limit. What ends it needs no memory then, and none of Python's locks.
     """
-    faulthandler.dump_traceback_later(START_SECONDS, exit=True, file=_STDERR)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+    with _starting:  # the watchdog is one for the process
+        faulthandler.dump_traceback_later(START_SECONDS, exit=True, file=_STDERR)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()

@@ -12,6 +12,7 @@ from rookery.domain.ids import TweetId, millis_of
 from rookery.domain.promises import COUNTED, Promise, ToldRun, made_ahead
 from rookery.ports.clock import Clock
 from rookery.ports.store import Store
+from rookery.services.counting import Counting
 from rookery.services.top import Top
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Telling:
     store: Store
     clock: Clock
     top: Top
+    counting: Counting
     run: bytes | None = None
     """The run that was told all, as far as this process knows."""
     noted: int = 0
@@ -69,6 +71,7 @@ class Telling:
         except Unavailable:
             return
         ranking.vouch(run, failures)
+        self.counting.answered()
 
     async def _look_at(self, run: bytes, now: int) -> None:
         """Tell a run all that it may lack, unless somebody did, and note that it was."""

@@ -1,7 +1,7 @@
 """Posting, retweeting, deleting and reading tweets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -67,8 +67,8 @@ class Tweets:
     top: Top
     promises: Promises
     most_depth: int
+    counting: Counting
     reached: Steps = unwatched
-    counting: Counting = field(default_factory=Counting)
 
     async def post(self, caller: Caller, author: UserRecord, draft: Draft, once: Once | None = None) -> bytes:
         """Write a tweet and bring it to its followers; returns the JSON of the `Tweet`.
@@ -114,6 +114,8 @@ class Tweets:
                     delivering = True
                     kept = written.promise if counted else None  # else it stays on the list
                     await self.fanout.deliver(written.tweet.id, author.id, author.fanout, kept)
+                    if not counted:
+                        await self.counting.tell_late(self.top.count, written.tweet)
         finally:
             if not delivering:
                 self.fanout.withdraw(author.id)
@@ -142,7 +144,8 @@ class Tweets:
         written = await self.store.delete_tweet(tweet, promise)
         self.reached("delete_tweet.written")
         await self.filler.drop([TWEET + tweet])
-        if not written.owes_count or await self.counting.tell(self.top.uncount, written.tweet):
+        counted = not written.owes_count or await self.counting.tell(self.top.uncount, written.tweet)
+        if counted or await self.counting.tell_late(self.top.uncount, written.tweet):
             self.promises.keep(promise)
         self.accounts.forget_counts(author.id)
 

@@ -221,7 +221,6 @@ class Database:
         # A thread of its own: who reads may stand still, with the event loop, while what is read can't be written.
         timer = threading.Timer(SNAPSHOT_SECONDS, end)
         timer.daemon = True
-        start(timer)
 
         async def run(read: Callable[[sqlite3.Connection], T]) -> T:
             def translated() -> T:
@@ -233,6 +232,7 @@ class Database:
             return await asyncio.to_thread(translated)
 
         try:
+            start(timer)
             yield run
         finally:
             timer.cancel()
