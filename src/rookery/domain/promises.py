@@ -23,8 +23,8 @@ COUNTED = frozenset({Work.POST, Work.DELETE})
 """What the ranking is told of."""
 
 
-AHEAD_MILLIS = 60_000
-"""How far ahead of the clock an id is of a time when that was wrong: the clocks of servers differ by much less."""
+AHEAD_MILLIS = 5_000
+"""How far ahead of the clock an id is of a time when that was wrong: the clocks of servers differ by less."""
 MOST_AHEAD_MILLIS = 25 * 60 * 60 * 1000
 """How far ahead of the clock such ids are looked for."""
 

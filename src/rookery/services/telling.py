@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from rookery.domain.errors import Unavailable
 from rookery.domain.ids import TweetId, millis_of
-from rookery.domain.promises import COUNTED, Promise, ToldRun, made_ahead
+from rookery.domain.promises import AHEAD_MILLIS, COUNTED, Promise, ToldRun, made_ahead
 from rookery.ports.clock import Clock
 from rookery.ports.store import Store
 from rookery.services.counting import Counting
@@ -67,7 +67,7 @@ class Telling:
                 self.counted.clear()
             if run != self.run or abs(now - self.noted) >= _NOTE_MILLIS:  # the clock may have been set back
                 await self._look_at(run, now)
-            await self._tell_promised(now - LATE_MILLIS if is_vouched else now + _SLACK_MILLIS)
+            await self._tell_promised(now - LATE_MILLIS if is_vouched else now + AHEAD_MILLIS)
         except Unavailable:
             return
         ranking.vouch(run, failures)
@@ -105,7 +105,7 @@ class Telling:
 
         A note comes before its promise goes, so nothing slips between. What was stopped goes on where it was.
         """
-        await self._tell_promised(self.clock.now() + _SLACK_MILLIS)
+        await self._tell_promised(self.clock.now() + AHEAD_MILLIS)
         until = self.clock.now() + _SLACK_MILLIS  # what comes later it is this run that was told
         if run != self.half_told:
             self.half_told, self.told = run, b""

@@ -17,7 +17,7 @@ from rookery.config import load
 from rookery.wiring import Sharing, open_backends
 from tests.system.commands import rookery
 from tests.system.nemesis.people import ANSWER_SECONDS, People
-from tests.system.nemesis.place import Place, opened
+from tests.system.nemesis.place import Place, now, opened
 
 pytestmark = pytest.mark.no_cover  # measuring doubles the time of such work; what runs here is measured elsewhere
 
@@ -86,6 +86,8 @@ async def until_nothing_is_promised(place: Place) -> None:
     flags = dict(zip(server.flags[::2], server.flags[1::2], strict=True))
     given = {name.removeprefix("--").replace("-", ".", 1): value for name, value in flags.items()}
     settings = load(flags={**given, "data": str(server.data)}, environ={}).settings
-    async with asyncio.timeout(SETTLED_SECONDS), open_backends(settings, Sharing.ANYONE) as backends:
-        while await backends.store.promises(2**47, b"", 1):
+    async with open_backends(settings, Sharing.ANYONE) as backends:
+        until = now() + SETTLED_SECONDS
+        while owed := await backends.store.promises(2**47, b"", 10):
+            assert now() < until, f"after {place.told}: {owed}"
             await asyncio.sleep(0.05)
