@@ -45,10 +45,10 @@ class Timekeeping:
                 " new tweets bear later times until the clock has caught up",
                 ahead // 1_000,
             )
-        begin = newest + NOTED_SECONDS * 1_000
-        if begin >= self.clock.now():
-            self.clock.begin_above(begin)
         self.noted = newest
+        newest += NOTED_SECONDS * 1_000
+        if newest >= self.clock.now():
+            self.clock.begin_above(newest)
 
     async def note(self) -> None:
         """Note the time of the newest id, if there were new ones."""

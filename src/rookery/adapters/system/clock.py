@@ -3,7 +3,7 @@
 import secrets
 import time
 
-from rookery.domain.ids import TweetId, UserId, id_at, millis_of
+from rookery.domain.ids import TweetId, UserId, id_at
 
 _CATCHING_UP = 0.5
 """How fast the time in ids goes, against real time, until a wall clock that was set back has caught up with it."""
@@ -15,7 +15,7 @@ class SystemClock:
     def __init__(self) -> None:
         self._last = bytes(16)
         self._id_millis = 0.0
-        """The time in the newest id, or where ids begin."""
+        """The time in the newest id."""
         self._drawn_at = 0.0
         """When that was, by the monotonic clock."""
 
@@ -32,7 +32,7 @@ class SystemClock:
         return TweetId(self._ascending())
 
     def latest(self) -> int:
-        return millis_of(self._last)
+        return int(self._id_millis)
 
     def begin_above(self, millis: int) -> None:
         self._id_millis, self._drawn_at = max(self._id_millis, float(millis + 1)), self.monotonic()
