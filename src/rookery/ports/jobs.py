@@ -1,4 +1,4 @@
-"""Background jobs, and whoever owns them."""
+"""Background jobs, and their owner."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol

@@ -417,7 +417,7 @@ class Accounts:
         """Ask the store again for each token of a user."""
         for hashed in [hashed for hashed, (_, owner) in self._tokens.items() if owner.id == user]:
             del self._tokens[hashed]
-        self._looking.clear()  # whoever waits for them is answered, and nothing of it is kept
+        self._looking.clear()  # requests that wait for them are answered; nothing of it is kept
 
     def _farewell(self, token_hash: bytes) -> Once:
         """The key under which it is noted that a token's user deleted themselves with it."""

@@ -15,7 +15,7 @@ from rookery.domain.ids import ID_BYTES
 from rookery.domain.tallies import Reading
 from rookery.ports.cache import Swap
 from rookery.ports.clock import Clock
-from rookery.ports.jobs import Job, RunJobs
+from rookery.ports.jobs import RunJobs
 from rookery.ports.store import Store
 
 TIMEOUT_SECONDS = 0.1
@@ -53,9 +53,8 @@ class MemcachedCache:
     async def __aenter__(self) -> Self:
         await asyncio.gather(self._epochs.read(), *(server.connect() for server in self._servers))
         keeping = {f"memcached {server.address}": server.run for server in self._servers}
-        self._jobs = asyncio.create_task(
-            self._go_on({"memcached epochs": self._epochs.run, **keeping}), name="memcached"
-        )
+        jobs = {"memcached epochs": self._epochs.run, **keeping}
+        self._jobs = asyncio.create_task(self._run(jobs), name="memcached")
         return self
 
     async def __aexit__(
@@ -165,9 +164,6 @@ class MemcachedCache:
             await self._epochs.raise_(server.address)
         for server in self._servers:
             await self._epochs.settled(server.address)
-
-    async def _go_on(self, jobs: Mapping[str, Job]) -> None:
-        await self._run(jobs)
 
     async def close(self) -> None:
         self._closed = True
